@@ -102,6 +102,40 @@ def test_an_extended_key_without_its_earlier_export_says_what_is_missing(
         judged(gpg("--export"), signature)
 
 
+def extended_twice(gpg: Gpg) -> tuple[list[bytes], bytes]:
+    """Return the exports of a key, which was extended twice, and what it signed between the extensions."""
+    gpg("--quick-generate-key", "ana@vpn.example", "ed25519", "sign", "50d", at=MADE)
+    exports = [gpg("--export")]
+    gpg("--quick-set-expire", gpg.fingerprint, "300d", at=MADE + 40 * DAY)
+    exports.append(gpg("--export"))
+    signature = gpg("--detach-sign", at=SIGNED, content=PAYLOAD)
+    gpg("--quick-set-expire", gpg.fingerprint, "5y", at=EXTENDED)
+    return [*exports, gpg("--export")], signature
+
+
+def test_a_missing_export_between_two_others_is_named_by_its_times(gpg: Gpg) -> None:
+    """bitcoin-core/guix.sigs: 27 signatures were "by no pinned certificate" of a key whose file had a gap."""
+    (first, between, newest), signature = extended_twice(gpg)
+    assert judged(first + between + newest, signature).identity == gpg.fingerprint
+    ended = f"{gpg.fingerprint} had expired at 2024-02-20 00:00 UTC"
+    missing = "put the export from between 2024-01-01 00:00 UTC and 2024-10-27 00:00 UTC back"
+    with pytest.raises(SignatureInvalid, match=f"is of 2024-04-10 00:00 UTC.*{ended}.*{missing}") as refused:
+        judged(first + newest, signature)
+    assert refused.value.reason == "key"
+    with pytest.raises(SignatureInvalid, match=f"{ended}; put the newest export of the key behind the one"):
+        judged(first, signature)
+
+
+def test_what_a_withdrawn_user_id_says_does_not_hide_a_missing_export(gpg: Gpg) -> None:
+    (first, _, newest), signature = extended_twice(gpg)
+    gpg("--import", content=first, at=EXTENDED)
+    other = "ana@old.example"
+    gpg("--quick-add-uid", gpg.fingerprint, other, at=MADE + 45 * DAY)
+    gpg("--quick-revoke-uid", gpg.fingerprint, other, at=MADE + 46 * DAY)
+    with pytest.raises(SignatureInvalid, match="put the export from between 2024-01-01"):
+        judged(first + newest + gpg("--export"), signature)
+
+
 def test_what_a_subkey_has_signed_counts_after_it_was_extended(gpg: Gpg) -> None:
     """docs/releases.md: subkeys are extended by `'*'`."""
     gpg("--quick-generate-key", "ana@vpn.example", "rsa2048", "cert", "1y", at=MADE)
@@ -164,8 +198,40 @@ def test_a_key_with_signatures_of_its_own_by_sha1_is_named_with_what_mends_it(gp
     gpg("--quick-set-expire", gpg.fingerprint, "5y", at=EXTENDED)
     (pinned,) = verifier(gpg("--export")).pinned()
     assert not pinned.fault
+    with pytest.raises(
+        WeakAlgorithm, match=f"at that time .* about {gpg.fingerprint} by SHA1 alone.*sign again"
+    ):
+        judged(certificate + gpg("--export"), signature)
     signature = gpg("--detach-sign", at=EXTENDED + DAY, content=PAYLOAD)
     assert judged(gpg("--export"), signature).identity == gpg.fingerprint
+
+
+def test_what_others_certify_of_a_key_by_sha1_does_not_make_it_strong(gpg: Gpg) -> None:
+    """bitcoin-core/guix.sigs: such a key was said to lack an earlier export, which did not help."""
+    made = ("--quick-generate-key", "old@vpn.example", "rsa2048", "sign", "never")
+    gpg("--cert-digest-algo", "SHA1", *made, at=MADE)
+    old = gpg.fingerprint
+    signature = gpg("--detach-sign", at=SIGNED, content=PAYLOAD)
+    gpg("--quick-generate-key", "ben@vpn.example", "ed25519", "sign", "never", at=MADE)
+    gpg("--local-user", "ben@vpn.example", "--quick-sign-key", old, at=EXTENDED)
+    certificate = gpg("--export", "old@vpn.example")
+    with pytest.raises(WeakAlgorithm, match=f"{old} has signatures of its certificate by SHA1 alone"):
+        judged(certificate, signature)
+    (pinned,) = verifier(certificate).pinned()
+    assert "by SHA1 alone" in pinned.fault
+
+
+def test_a_key_of_a_curve_that_is_not_supported_is_named_as_one_that_cannot_be_verified(gpg: Gpg) -> None:
+    """bitcoin-core/guix.sigs: it was "not for signing"."""
+    gpg("--quick-generate-key", "ana@vpn.example", "secp256k1", "sign", "never", at=MADE)
+    signature = gpg("--detach-sign", at=SIGNED, content=PAYLOAD)
+    why = f"no signature of {gpg.fingerprint} about itself that can be verified here.*such as secp256k1"
+    with pytest.raises(SignatureInvalid, match=why):
+        judged(gpg("--export"), signature)
+    (pinned,) = verifier(gpg("--export")).pinned()
+    assert pinned.fault.startswith(
+        "nothing counts that the OpenPGP key lead signs: its file has no signature"
+    )
 
 
 def test_a_primary_key_by_sha1_keeps_its_subkeys_from_signing() -> None:

@@ -41,6 +41,7 @@ _ARMOR = re.compile(
     rb"\s*-----BEGIN PGP SIGNATURE-----[ \t]*\r?\n(?:[A-Za-z]+: [^\n]*\n)*[ \t]*\r?\n"
     rb"([A-Za-z0-9+/=\s]+)-----END PGP SIGNATURE-----\s*"
 )
+_POLICY = re.compile(r"Policy rejected[^\n]*")
 _ARMORED_KEY, _ARMOR_ENDS = b"-----BEGIN PGP PUBLIC KEY BLOCK-----", b"-----END PGP PUBLIC KEY BLOCK-----"
 
 
@@ -124,6 +125,18 @@ class OpenPgpVerifier:
         raise refusal
 
 
+class _Statement(NamedTuple):
+    """One signature of a certificate about a key of its own."""
+
+    at: datetime
+    ends: datetime | None
+    """When the key expires by it, None for never."""
+    hashed_by: str
+    is_strong: bool
+    user: int = 0
+    """The user ID that it is over, in the order of the certificate; 0 for a key alone."""
+
+
 class _Key(NamedTuple):
     """A primary key or a subkey, and when it expires by its own newest binding."""
 
@@ -135,6 +148,8 @@ class _Key(NamedTuple):
     """Since when its certificate says anything of it, None where it does not say so."""
     weak: str = ""
     """The hash of its certificate's signatures about it where all of them can be forged."""
+    statements: tuple[_Statement, ...] = ()
+    """All signatures of its certificate about it that can be read and have a date."""
 
 
 class _Certificate(NamedTuple):
@@ -264,21 +279,53 @@ def _keys(certificate: Cert) -> list[_Key]:
     """Return all keys of a certificate; the end of the primary key is the certificate's (RFC 9580, 10.1)."""
     keys: list[_Key] = []
     created = newest = _BEFORE_ALL
+    key_id, user, withdrawn = "", 0, set[int]()
     for packet in _readable(certificate):
         bound = packet.signature_created or _BEFORE_ALL
         if packet.tag in (Tag.PublicKey, Tag.PublicSubkey):
+            key_id = key_id or str(packet.key_id)
             keys.append(_Key(str(packet.fingerprint).upper()))
             created, newest = packet.key_created or _BEFORE_ALL, _BEFORE_ALL
         elif packet.signature_type == SignatureType.SubkeyBinding:
-            keys[-1] = _with_binding(keys[-1], packet)
+            keys[-1] = _with_binding(keys[-1], packet, created)
             if bound >= newest:
-                newest, period = bound, packet.key_validity_period
-                ends = created + period if period else None
-                keys[-1] = keys[-1]._replace(ends=ends, signs=_for_signing(packet))
-        elif packet.signature_type in OF_THE_PRIMARY and len(keys) == 1:
-            keys[0] = _with_binding(keys[0], packet)
-            keys[0] = keys[0]._replace(signs=keys[0].signs or _for_signing(packet))
-    return keys
+                newest = bound
+                keys[-1] = keys[-1]._replace(ends=_end(packet, created), signs=_for_signing(packet))
+        elif packet.tag in (Tag.UserID, Tag.UserAttribute):
+            user += 1
+        elif len(keys) == 1 and _is_by(packet, keys[0].fingerprint, key_id):
+            if packet.signature_type == SignatureType.CertificationRevocation:
+                withdrawn.add(user)
+            elif packet.signature_type in OF_THE_PRIMARY:
+                keys[0] = _with_binding(keys[0], packet, created, user)
+                keys[0] = keys[0]._replace(signs=keys[0].signs or _for_signing(packet))
+    return [_without(withdrawn, keys[0]), *keys[1:]]
+
+
+def _without(users: set[int], key: _Key) -> _Key:
+    """Return a key without what it says over these user IDs; all of it where nothing else is left."""
+    left = tuple(one for one in key.statements if one.user not in users)
+    return key._replace(statements=left or key.statements)
+
+
+def _is_by(packet: Packet, fingerprint: str, key_id: str) -> bool:
+    """Return whether a signature names this key as its maker; others certify user IDs, too.
+
+    The library has verified none of theirs. A signature that names no maker counts as the key's own.
+    """
+    try:
+        by, by_id = packet.issuer_fingerprint, packet.issuer_key_id
+    except Exception:  # noqa: BLE001 - the library reports everything by RuntimeError
+        return True
+    if by is not None:
+        return str(by).upper() == fingerprint
+    return by_id is None or str(by_id).upper() == key_id.upper()
+
+
+def _end(packet: Packet, created: datetime) -> datetime | None:
+    """Return when a key that was made at that time expires by a signature about it."""
+    period = packet.key_validity_period
+    return created + period if period else None
 
 
 def _readable(certificate: Cert) -> Iterator[Packet]:
@@ -291,13 +338,15 @@ def _readable(certificate: Cert) -> Iterator[Packet]:
         yield packet
 
 
-def _with_binding(key: _Key, packet: Packet) -> _Key:
-    """Return the key with one more signature of its certificate about it."""
+def _with_binding(key: _Key, packet: Packet, created: datetime, user: int = 0) -> _Key:
+    """Return the key, made at that time, with one more signature of its certificate about it."""
     bound = packet.signature_created
     times = [one for one in (key.since, bound) if one is not None]
     is_strong = packet.hash_algorithm in STRONG_HASHES
-    weak = "" if is_strong or (key.since is not None and not key.weak) else _shown(packet.hash_algorithm)
-    return key._replace(since=min(times, default=None), weak=weak)
+    hashed_by = _shown(packet.hash_algorithm)
+    weak = "" if is_strong or (key.since is not None and not key.weak) else hashed_by
+    more = () if bound is None else (_Statement(bound, _end(packet, created), hashed_by, is_strong, user),)
+    return key._replace(since=min(times, default=None), weak=weak, statements=(*key.statements, *more))
 
 
 def _shown(constant: object) -> str:
@@ -310,15 +359,33 @@ def _fault(certificate: _Certificate) -> str:
     keys = certificate.keys
     nothing = f"nothing counts that the OpenPGP key {certificate.name} signs: "
     signing = [key for key in keys if key.signs]
+    if not keys[0].statements:
+        return nothing + _rejected(certificate)
     if keys[0].weak or (signing and all(key.weak for key in signing)):
         return nothing + _forgeable(keys[0], keys[0] if keys[0].weak else signing[0])
     if not signing:
         return f"{nothing}{keys[0].fingerprint} is not for signing, and has no subkey that is"
+    return nothing + rejected if (rejected := _rejected(certificate)) else ""
+
+
+def _rejected(certificate: _Certificate) -> str:
+    """Return why the library takes no signature of the primary key about itself, empty where it does."""
+    if not certificate.keys[0].statements:
+        return _unread(certificate.keys[0])
     try:
         _ = certificate.whole.expiration
     except Exception as error:  # noqa: BLE001 - the library reports everything by RuntimeError
-        return f"{nothing}{_first_line(error)}; make a new key"
+        cause = _POLICY.search(str(error))
+        return f"{cause[0][:200]}; make a new key" if cause else _unread(certificate.keys[0])
     return ""
+
+
+def _unread(primary: _Key) -> str:
+    return (
+        f"its file has no signature of {primary.fingerprint} about itself that can be verified here. Either "
+        "the export has no user ID, or the key has an algorithm or a curve that is not supported, such as "
+        "secp256k1. Export the key with its user IDs, or make a new key"
+    )
 
 
 def _forgeable(primary: _Key, key: _Key) -> str:
@@ -341,14 +408,42 @@ def _refusal(certificate: _Certificate, signature: Sig) -> TrustError | None:
         return SignerRevoked(f"the OpenPGP certificate {name} is revoked", reason="key")
     if weak := next((one for one in (primary, key) if one.weak), None):
         return WeakAlgorithm(f"the OpenPGP key {name}: {_forgeable(primary, weak)}", reason="key")
-    if key.since is not None and signature.created is not None and signature.created < key.since:
-        return SignatureInvalid(
-            f"the OpenPGP signature is of {signature.created:%Y-%m-%d %H:%M} UTC, and what the file of the "
-            f"key {name} says begins at {key.since:%Y-%m-%d %H:%M} UTC: gpg replaces what a key says of "
-            "itself when it is extended; put the earlier export of the key back before the newer one",
-            reason="key",
-        )
-    return None
+    if rejected := _rejected(certificate):
+        return SignatureInvalid(f"the OpenPGP key {name}: {rejected}", reason="key")
+    at = signature.created or _BEFORE_ALL
+    return _unknown_then(name, primary, at) or _unknown_then(name, key, at)
+
+
+def _unknown_then(name: str, key: _Key, at: datetime) -> TrustError | None:
+    """Return why the file of a certificate does not have the key sign at that time, None where it does.
+
+    What the key says of itself then is its newest statement from before.
+    """
+    signed = f"the OpenPGP signature is of {_minute(at)}, and "
+    replaced = "gpg replaces what a key says of itself when it is extended; put"
+    before = [one for one in key.statements if one.at <= at]
+    later = min((one.at for one in key.statements if one.at > at and one.is_strong), default=None)
+    if key.since is not None and at < key.since:
+        why = f"what the file of the key {name} says begins at {_minute(key.since)}: {replaced} the earlier "
+        return SignatureInvalid(f"{signed}{why}export of the key back before the newer one", reason="key")
+    strong = [one for one in before if one.is_strong]
+    if before and not strong:
+        why = f"at that time the key {name} had signatures of its certificate about {key.fingerprint} by "
+        forged = f"{before[0].hashed_by} alone, which can be forged; sign again"
+        return WeakAlgorithm(f"{signed}{why}{forged}", reason="key")
+    last = max(strong, key=lambda one: (one.at, one.ends is None, one.ends or at), default=None)
+    if last is None or last.ends is None or last.ends > at:
+        return None
+    ended = f"by the file of the key {name}, {key.fingerprint} had expired at {_minute(last.ends)}"
+    if later is None:
+        newest = "put the newest export of the key behind the one in its file, or sign again with a valid key"
+        return SignatureInvalid(f"{signed}{ended}; {newest}", reason="key")
+    between = f"the export from between {_minute(last.at)} and {_minute(later)} back between the two there"
+    return SignatureInvalid(f"{signed}{ended}: {replaced} {between}", reason="key")
+
+
+def _minute(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
 def _for_signing(packet: Packet) -> bool:
