@@ -23,6 +23,9 @@ LOOKBACK, STEP = timedelta(minutes=10), timedelta(seconds=15)
 NAMED_AT_MOST = 500
 """Gateways that a question names one by one; of a larger fleet it names the label of its targets."""
 
+MOST_RELEASES = 100
+"""Executables on which sessions of one fleet may live."""
+
 COUNTED = ("vpngw_sessions", "openvpn_server_connected_clients")
 """Who counts a gateway's sessions: our exporter, else an openvpn_exporter, which knows no releases."""
 
@@ -84,8 +87,8 @@ class TrafficService:
         by_instance = f"count by (instance) ({sessions})"
         try:
             sums, seen = await asyncio.gather(
-                self.source.summed(f"sum by (digest) ({sessions})", now, LOOKBACK, STEP),
-                self.source.summed(f"count({by_instance})", now, LOOKBACK, STEP),
+                self.source.summed(f"sum by (digest) ({sessions})", now, LOOKBACK, STEP, MOST_RELEASES),
+                self.source.summed(f"count({by_instance})", now, LOOKBACK, STEP, 1),
             )
         except PenstockError as error:
             return Counted(sessions={}, seen=0, unknown=str(error))

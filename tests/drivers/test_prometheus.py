@@ -14,7 +14,13 @@ from urllib.parse import parse_qs, unquote_plus, urlsplit
 
 import pytest
 
-from activities.drivers.metrics.prometheus import PrometheusSource
+from activities.drivers.metrics.prometheus import (
+    LABELS,
+    MOST_VALUES,
+    SERIES_OF_ONE,
+    Asked,
+    PrometheusSource,
+)
 from activities.drivers.metrics.promql import matcher, raw_query
 from activities.observation import BadQuery, MetricsUnavailable
 from policies.judge.counts import Series
@@ -286,10 +292,10 @@ NO_END = b"1" + b"0" * 400
 @pytest.mark.parametrize(
     "body",
     [
-        b"[" * 200_000,
+        b"[" * 50_000,
         b'{"status":"success","data":{"resultType":"matrix","result":'
-        + b"[" * 90_000
-        + b"]" * 90_000
+        + b"[" * 30_000
+        + b"]" * 30_000
         + b"}}",
         envelope(matrix("1")).replace(b"1000.0", NO_END),
     ],
@@ -339,7 +345,7 @@ async def test_a_query_prometheus_cannot_parse_is_the_policys_fault() -> None:
         page(error("execution", "the query hit the max number of series limit"), 422),
         page(error("422", "error when searching: cannot fetch data from vmstorage"), 422),
         page(b"<html>The plain HTTP request was sent to HTTPS port</html>", 400),
-        page(b"[" * 200_000, 400),
+        page(b"[" * 50_000, 400),
         page(b'"bad_data"', 400),
     ],
     ids=["a store is away", "a limit", "VictoriaMetrics", "a proxy", "deep", "a text"],
@@ -536,3 +542,98 @@ async def test_bar_9_a_real_prometheus_killed_frozen_and_restarted() -> None:
             await prometheus.start()
             await until(is_scraped)
             assert found[0].samples[-1][0] >= before.samples[-1][0]
+
+
+# --- servers that answer more than was asked -------------------------------------------------
+
+
+def filled(unit: bytes, size: int) -> bytes:
+    """Return an answer of about this size that is full of such results."""
+    return b'{"status":"success","data":{"resultType":"matrix","result":[%s]}}' % b",".join(
+        [unit] * (size // len(unit))
+    )
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return what grows by the length of each text that json parses for the driver."""
+    lengths: list[int] = []
+    loads = json.loads
+
+    def noted(text: bytes, **more: Any) -> Any:
+        lengths.append(len(text))
+        return loads(text, **more)
+
+    monkeypatch.setattr(json, "loads", noted)
+    return lengths
+
+
+COSTLY = {
+    "objects": b"{}",
+    "lists": b"[]",
+    "numbers": b"1",
+    "series": b'{"metric":{"a":"b"},"values":[[1,"1"]]}',
+    "nested": b"[" * 400 + b"]" * 400,
+}
+
+
+@pytest.mark.parametrize("kind", COSTLY)
+async def test_an_answer_with_more_values_than_were_asked_for_is_never_parsed(
+    kind: str, parsed: list[int]
+) -> None:
+    with server(page(filled(COSTLY[kind], 8 * 1024 * 1024))) as url:
+        async with source_of(url) as source:
+            with pytest.raises(MetricsUnavailable, match="more than was asked for"):
+                await ask(source)
+            with pytest.raises(MetricsUnavailable, match="more than was asked for"):
+                await source.summed("sum(up)", datetime.now(UTC), TENTH, TENTH, 1)
+    assert parsed == []
+
+
+async def test_a_refusal_is_read_up_to_its_own_bound(parsed: list[int]) -> None:
+    refused = b'{"errorType": "bad_data", "error": "%s"}' % (b"a" * 100_000)
+    with server(page(refused, 400)) as url:
+        async with source_of(url) as source:
+            with pytest.raises(MetricsUnavailable, match="more than was asked for"):
+                await ask(source)
+    assert parsed == []
+
+
+async def test_a_whole_answer_is_parsed_once(parsed: list[int]) -> None:
+    body = envelope(matrix("1", "2"))
+    with server(page(body)) as url:
+        async with source_of(url) as source:
+            (found,) = await ask(source)
+    assert found.samples == ((1000.0, 1.0), (1001.0, 2.0))
+    assert parsed == [len(body)]
+
+
+async def test_more_series_or_samples_than_were_asked_for_are_no_answer() -> None:
+    at = datetime.now(UTC)
+    for result in ([*matrix("1"), *matrix("1")], matrix("1", "1", "1", "1", "1", "1")):
+        with server(page(envelope(result))) as url:
+            async with source_of(url) as source:
+                with pytest.raises(MetricsUnavailable, match="1 series of"):
+                    await source.summed("sum(up)", at, TENTH, TENTH, 1)
+
+
+def test_the_largest_fleet_fits_into_the_largest_answer() -> None:
+    """10,000 gateways with two slots, labels as our exporter has them, and a minute of samples each 5 s."""
+    asked = Asked(series=SERIES_OF_ONE * 10_000, samples=64, labels=LABELS)
+    labels = {"__name__": "vpngw_first_attempts_total", "instance": "gw-10000.edge.example:9500", "slot": "a"}
+    labels |= {"job": "vpngw", "fleet": "edge", "group": "south", "digest": DIGEST, "outcome": "success"}
+    labels |= {"version": "1.3.0", "client": "openconnect", "family": "ipv6"}
+    one = {"metric": labels, "values": [[1764580000.123 + n * 5, "123456"] for n in range(12)]}
+    text = json.dumps(one, separators=(",", ":")).encode()
+    values = text.count(b",") + text.count(b"[") + text.count(b"{")
+    assert 20_000 * len(text) <= asked.most_bytes
+    assert 20_000 * values <= asked.most_values
+
+
+def test_the_bounds_of_a_question_grow_with_what_it_asks_for() -> None:
+    few = Asked(series=1, samples=44, labels=2)
+    assert few.most_bytes < 100_000
+    assert few.most_values < 500
+    fleet = Asked(series=100, samples=44, labels=2)
+    assert few.most_bytes < fleet.most_bytes < 1024 * 1024
+    assert Asked(series=10**6, samples=100, labels=LABELS).most_values == MOST_VALUES

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from activities.drivers.metrics.access import Access
-from activities.drivers.metrics.prometheus import PrometheusSource
+from activities.drivers.metrics.prometheus import MOST_INSTANCES, PrometheusSource
 from activities.observation import MetricsUnavailable
 from policies.judge.counts import Series
 from policies.judge.tick import Offence
@@ -37,10 +37,15 @@ class Replicas:
         return await self.whole(lambda source: source.offenders(offence, at))
 
     async def summed(
-        self, expression: str, at: datetime, lookback: timedelta, step: timedelta
+        self,
+        expression: str,
+        at: datetime,
+        lookback: timedelta,
+        step: timedelta,
+        most: int = MOST_INSTANCES,
     ) -> tuple[Series, ...]:
         """Return what an expression over many series was at one replica; see PrometheusSource."""
-        return await self.whole(lambda source: source.summed(expression, at, lookback, step))
+        return await self.whole(lambda source: source.summed(expression, at, lookback, step, most))
 
     async def clock(self) -> float:
         """Return what the clock of one replica shows, in seconds of the epoch."""
