@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli.client import Api
-from orchestrator.cli.output import Output, OutputOption, emit, print_table, say
+from orchestrator.cli.output import Output, OutputOption, emit, print_table, say, say_as_of
 from orchestrator.cli.words import fleet_of
 from orchestrator.exit_code import ExitCode
 from orchestrator.words.offers import all_spelled
@@ -67,6 +67,7 @@ def _walk(fleet: str | None, gateway: str, output: Output) -> None:
     def table() -> None:
         rows = [(_shown(one), one["about"], one["sentence"], one["mend"]) for one in found["findings"]]
         print_table(("", "WHAT", "FOUND", "DO"), rows, "Nothing was looked at.")
+        say_as_of(found)
         if wrong:
             say(f"Runbook: {PAGE}")
 

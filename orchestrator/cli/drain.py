@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli.client import Api
-from orchestrator.cli.output import Output, OutputOption, emit, print_table, say
+from orchestrator.cli.output import Output, OutputOption, emit, print_table, say, say_as_of
 from orchestrator.cli.receipts import exit_of_each
 from orchestrator.cli.tree import group
 from orchestrator.cli.words import FleetName, Key, Reason, fleet_of, seconds
@@ -23,13 +23,18 @@ UNKNOWN = "unknown"
 
 
 def sessions(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
-    """Count the live sessions of every instance, now."""
+    """Count the live sessions of every instance.
+
+    Operators have every gateway asked now. All others share a survey, whose time is shown: of 15 s, and of
+    100 ms for each gateway where that is longer.
+    """
     api = Api()
     found = api.surveying().get("fleets", fleet_of(api, fleet), "gateways")
 
     def table() -> None:
         columns = ("GATEWAY", "SLOT", "STATE", "NEW SESSIONS", "SESSIONS")
         print_table(columns, _instances(found), "No gateway has answered.")
+        say_as_of(found)
 
     emit(output, "GatewayList", found, table, names=sorted(found["states"]))
 
@@ -58,7 +63,8 @@ def _serving(state: Any) -> str | None:
 def drains(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
     """Show what is draining: live counts, exempt sessions, deadlines, and what happens next."""
     api = Api()
-    found = api.surveying().get("fleets", fleet_of(api, fleet), "drains")["drains"]
+    answer = api.surveying().get("fleets", fleet_of(api, fleet), "drains")
+    found = answer["drains"]
     slots = sorted(
         (slot for status in found for slot in status["slots"]),
         key=lambda slot: (slot["gateway"], slot["slot"]),
@@ -80,6 +86,7 @@ def drains(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None
             for slot in slots
         ]
         print_table(columns, rows, "Nothing is draining.")
+        say_as_of(answer)
 
     emit(output, "DrainList", found, table, rows=slots, names=[f"{s['gateway']}/{s['slot']}" for s in slots])
 

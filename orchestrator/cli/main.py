@@ -36,7 +36,7 @@ from orchestrator.cli import (
 )
 from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.following import begun_line, code_of_begun, code_of_fleet, follow_begun, watch_fleet
-from orchestrator.cli.output import Output, OutputOption, console, emit, print_table, say
+from orchestrator.cli.output import Output, OutputOption, console, emit, print_table, say, say_as_of
 from orchestrator.cli.receipts import end_with_receipt
 from orchestrator.cli.screens import fleet_frame, history_lines
 from orchestrator.cli.tree import CHANGE, RUN, SEE, STOP, TOOLS, Tree, group
@@ -258,6 +258,7 @@ def show_drift(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> 
         compared = f"Nothing differs on the {found['gateways']} gateways of {name} that answered."
         columns = [(row["gateway"], row["sentence"]) for row in rows]
         print_table(("GATEWAY", "DIFFERENCE"), columns, compared)
+        say_as_of(found)
         if found["count"] > len(rows):
             say(f"{found['count'] - len(rows)} more differences are not shown.")
         if silent:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.words.text import printable
+from orchestrator.words.times import moment
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,6 +89,12 @@ def say(*sentences: str) -> None:
     for sentence in sentences:
         sys.stdout.write(printable(sentence) + "\n")
     sys.stdout.flush()
+
+
+def say_as_of(answer: Json) -> None:
+    """Print when the gateways of an answer began to be asked, beside its table."""
+    if answer.get("as_of"):
+        sys.stderr.write(f"As of {moment(answer['as_of'])}.\n")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: str) -> None:

@@ -243,7 +243,7 @@ class ChatService:
                 for row in rows
             ) or (f"{fleet} has no change yet.",)
         if order.verb is ChatVerb.DRAINS:
-            drains = await self._service.drains(caller, fleet)
+            drains = (await self._service.drains(caller, fleet)).drains
             slots = [(one.rollout, slot) for one in drains for slot in one.slots]
             lines = [
                 f"{change}: {slot.gateway} {slot.slot}, "

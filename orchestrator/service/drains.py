@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from temporalio.client import (
@@ -14,6 +15,7 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.service.changes import ChangeService
+from orchestrator.service.surveys import Surveyed
 from orchestrator.service.updates import ANSWER, engine_answers, give, refusal_in
 from policies.model.command import CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
@@ -21,6 +23,15 @@ from policies.model.errors import BadInput, Conflict, Unavailable
 from policies.model.fleet import Fleet
 from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
+from policies.model.value import Value
+
+
+class Drains(Value):
+    """What drains."""
+
+    drains: tuple[DrainStatus, ...]
+    as_of: datetime | None = None
+    """When the gateways began to be asked for the sessions that are left; no count is older."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +41,12 @@ class DrainService:
     client: Client
     service: ChangeService
 
-    async def drains(self, fleet: Fleet) -> tuple[DrainStatus, ...]:
-        """Return the drains that are under way on the fleet's gateways, with live counts."""
-        survey = await self.service.surveys.of(fleet)
+    async def drains(self, fleet: Fleet, survey: Surveyed | None = None) -> tuple[DrainStatus, ...]:
+        """Return the drains that are under way on the fleet's gateways, with live counts.
+
+        The counts are those of the survey where one is given.
+        """
+        survey = survey if survey is not None else await self.service.surveys.of(fleet)
         found = [_with_live_counts(one, survey.states) for one in await self._statuses(fleet.name)]
         return tuple(status for status in found if status.slots)
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 from activities.drivers.daemon.ocserv.settings import refused_settings
@@ -77,6 +78,8 @@ class Drift(Value):
     unserved: int = 0
     """How many a reload would give credentials that lie on their hosts and that nothing there has."""
     silent: tuple[Name, ...] = ()
+    as_of: datetime | None = None
+    """When the gateways began to be asked; no answer is older."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +88,14 @@ class DriftService:
 
     changes: ChangeService
 
-    async def drift(self, fleet: Fleet, person: str = "") -> Drift:
-        """Return what differs now, for this person.
+    async def drift(self, fleet: Fleet, person: str = "", survey: Surveyed | None = None) -> Drift:
+        """Return what differs now, or as of the survey that is given, for this person.
 
         Raises:
             Unavailable: The fleet could not be looked at.
         """
-        survey, out = await self.changes.surveys.participants(fleet)
+        survey = survey if survey is not None else await self.changes.surveys.of(fleet)
+        out = await self.changes.surveys.left_out(fleet)
         known_good = await asyncio.to_thread(self.changes.ledger.known_good, fleet.name)
         behind = await asyncio.to_thread(behind_of, self.changes.ledger, fleet)
         found = await LOOKS.run(lambda: tuple(differences(fleet, survey, known_good, behind)), person)
@@ -101,6 +105,7 @@ class DriftService:
             gateways=len(survey.states),
             unserved=len(running(survey.states, out, unserved=True)),
             silent=tuple(sorted(survey.silent)[:MOST]),
+            as_of=survey.as_of,
         )
 
 

@@ -16,23 +16,30 @@ T = TypeVar("T")
 class Looks(Generic[T]):
     """What is being looked at now, by fleet."""
 
-    def __init__(self, kept: timedelta = timedelta(0)) -> None:
-        """Begin with nothing under way; what a look has found is believed for so long."""
-        self._kept = kept.total_seconds()
-        self._under_way: dict[str, tuple[Fleet, asyncio.Task[T]]] = {}
+    def __init__(self, kept: timedelta = timedelta(0), kept_for_each: timedelta = timedelta(0)) -> None:
+        """Begin with nothing under way.
+
+        Args:
+            kept: How long an answer is shared after it was found, at least.
+            kept_for_each: The same for each gateway of the fleet; the longer of both counts.
+        """
+        self._kept, self._kept_for_each = kept, kept_for_each
+        self._under_way: dict[tuple[str, str], tuple[Fleet, asyncio.Task[T]]] = {}
         self._next: dict[str, tuple[Fleet, asyncio.Task[T]]] = {}
         self._anew: dict[str, asyncio.Task[T]] = {}
 
-    async def at(self, fleet: Fleet, look: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def at(self, fleet: Fleet, look: Callable[[], Coroutine[Any, Any, T]], about: str = "") -> T:
         """Return what the look at this fleet that is under way finds, or begin one; raise what it raises.
 
-        Who stops waiting ends nobody else's look. A fleet whose file has changed is looked at anew.
+        Looks at different parts of a fleet are kept apart by `about`, for example a gateway's name. Who stops
+        waiting ends nobody else's look. A fleet whose file has changed is looked at anew.
         """
-        known, looking = self._under_way.get(fleet.name, (None, None))
+        key = (fleet.name, about)
+        known, looking = self._under_way.get(key, (None, None))
         if looking is None or known != fleet:
             looking = asyncio.create_task(look())
-            self._under_way[fleet.name] = (fleet, looking)
-            looking.add_done_callback(lambda done: self._forget(fleet.name, done))
+            self._under_way[key] = (fleet, looking)
+            looking.add_done_callback(lambda done: self._forget(key, fleet, done))
         return await asyncio.shield(looking)
 
     async def anew(self, fleet: Fleet, look: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -59,13 +66,14 @@ class Looks(Generic[T]):
         finally:
             del self._anew[fleet.name]
 
-    def _forget(self, fleet: str, done: asyncio.Task[T]) -> None:
+    def _forget(self, key: tuple[str, str], fleet: Fleet, done: asyncio.Task[T]) -> None:
         failed = done.cancelled() or done.exception() is not None  # nobody may be left to hear of it
-        if self._kept and not failed:
-            asyncio.get_running_loop().call_later(self._kept, self._drop, fleet, done)
+        kept = max(self._kept, len(fleet.gateways) * self._kept_for_each)
+        if kept and not failed:
+            asyncio.get_running_loop().call_later(kept.total_seconds(), self._drop, key, done)
         else:
-            self._drop(fleet, done)
+            self._drop(key, done)
 
-    def _drop(self, fleet: str, done: asyncio.Task[T]) -> None:
-        if self._under_way.get(fleet, (None, None))[1] is done:
-            del self._under_way[fleet]
+    def _drop(self, key: tuple[str, str], done: asyncio.Task[T]) -> None:
+        if self._under_way.get(key, (None, None))[1] is done:
+            del self._under_way[key]

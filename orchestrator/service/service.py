@@ -42,7 +42,7 @@ from orchestrator.service.desired import (
     upgrade_in,
 )
 from orchestrator.service.doctor import DoctorService, Finding
-from orchestrator.service.drains import DrainService
+from orchestrator.service.drains import Drains, DrainService
 from orchestrator.service.drift import Drift, DriftService
 from orchestrator.service.drills import DrillService
 from orchestrator.service.due import DueService
@@ -94,7 +94,7 @@ from policies.model.change import MOVES_NOBODY, ChangeKind, ChangeRecord, Histor
 from policies.model.changelog import headline
 from policies.model.command import Command, CommandKind, CommandReceipt, StoredCommand, StoredOrder
 from policies.model.desired import AppliedKind, Pin, StartWhen, WishState
-from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
+from policies.model.drain import DrainEnding, DrainExtension
 from policies.model.errors import (
     BadInput,
     Conflict,
@@ -149,6 +149,9 @@ PREVIEWED_WITHIN_SECONDS = 3.0
 
 ASKED_AT_ONCE = 32
 """Changes that the engine is asked about side by side."""
+
+SHORT_HISTORY = 50
+"""Changes that are listed beside how their fleet stands; longer lists wait among the long answers."""
 
 OF_DRAINS = (Verb.DRAINS, Verb.EXTEND, Verb.END)
 
@@ -477,9 +480,15 @@ class Service:
     async def history(
         self, caller: Caller, fleet: str, limit: int, before: str | None = None
     ) -> tuple[HistoryRow, ...]:
-        """Return the fleet's changes, the newest first."""
+        """Return the fleet's changes, the newest first.
+
+        Raises:
+            TooMany: The caller has too many long requests under way.
+        """
         await self._seen(caller, fleet)
-        return await asyncio.to_thread(self._history, fleet, limit, before)
+        find = partial(self._history, fleet, limit, before)
+        pool = FLEETS if limit <= SHORT_HISTORY else LOOKS
+        return await pool.run(find, caller.person, key=("history", fleet, limit, before))
 
     def _history(self, fleet: str, limit: int, before: str | None) -> tuple[HistoryRow, ...]:
         rows = self._ledger.history(fleet, limit, before)
@@ -541,20 +550,33 @@ class Service:
         return await asyncio.to_thread(self._ledger.events_of_fleet, fleet, after, limit)
 
     async def sessions(self, caller: Caller, fleet: str) -> Surveyed:
-        """Return what is true of every gateway now."""
-        return await self._changes.surveys.of(await self._seen(caller, fleet))
+        """Return what is true of every gateway, as of the answer's `as_of`.
+
+        Callers who may start changes have every gateway asked now. All others share one survey.
+        """
+        return await self._surveyed(caller, await self._seen(caller, fleet))
+
+    async def _surveyed(self, caller: Caller, fleet: Fleet) -> Surveyed:
+        surveys = self._changes.surveys
+        if may(caller, Action.START, fleet.name):
+            return await surveys.fresh(fleet, caller.person)
+        return await surveys.shared(fleet)
 
     async def walk(self, caller: Caller, fleet: str, gateway: str) -> PathWalked:
         """Return what keeps users' packets from passing through the gateway; of each person one at a time.
 
+        Callers who may start changes have a tunnel tried now. All others share what was found.
+
         Raises:
             BadInput: The fleet has no such gateway.
+            TooMany: Tunnels of the fleet were tried too often for callers who may start no changes.
             Unavailable: Its agent does not answer.
         """
-        asked = await self._seen(caller, fleet)
+        asked, surveys = await self._seen(caller, fleet), self._changes.surveys
+        walk = surveys.walk if may(caller, Action.START, fleet) else surveys.walk_shared
         own_turn = self._own_turns.setdefault(caller.person, asyncio.Lock())
         async with own_turn:
-            return await self._changes.surveys.walk(asked, gateway)
+            return await walk(asked, gateway)
 
     async def gateways(self, caller: Caller, fleet: str, after: str, limit: int) -> tuple[GatewayRow, ...]:
         """Return what gateways said of themselves when they were last looked at; none is asked now.
@@ -584,14 +606,16 @@ class Service:
             header = await asyncio.to_thread(self._ledger.plan_header, newest.plan)
         return await self._traffic.of(named, header.release if header is not None else None)
 
-    async def drains(self, caller: Caller, fleet: str) -> tuple[DrainStatus, ...]:
-        """Return what drains on the fleet's gateways."""
-        return await self._drains.drains(await self._seen(caller, fleet))
+    async def drains(self, caller: Caller, fleet: str) -> Drains:
+        """Return what drains on the fleet's gateways, with the counts of `sessions`."""
+        named = await self._seen(caller, fleet)
+        survey = await self._surveyed(caller, named)
+        return Drains(drains=await self._drains.drains(named, survey), as_of=survey.as_of)
 
     async def drift(self, caller: Caller, fleet: str) -> Drift:
         """Return where what runs, the fleet's file and the agents' files differ."""
         named = await self._seen(caller, fleet)
-        return await self._drift.drift(named, caller.person)
+        return await self._drift.drift(named, caller.person, await self._surveyed(caller, named))
 
     async def releases(self, caller: Caller) -> tuple[ReleaseRow, ...]:
         """Return the releases of the products of the fleets that the caller may look at."""
@@ -625,9 +649,10 @@ class Service:
         fleets = await asyncio.to_thread(self._fleets.of, caller)
         unread = await asyncio.to_thread(self._fleets.faults, caller, {fleet.name for fleet in fleets})
         everything = may_there(caller, Action.READ, EVERY_FLEET)
+        anew = any(may(caller, Action.START, fleet.name) for fleet in fleets)
         own_turn = self._own_turns.setdefault(caller.person, asyncio.Lock())
         async with own_turn, self._one_examination:  # whoever asks a hundred times is one of those who wait
-            return await self._doctor.examine(fleets, unread, everything=everything)
+            return await self._doctor.examine(fleets, unread, everything=everything, anew=anew)
 
     async def release(self, caller: Caller, name: str) -> ReleaseRow:
         """Return one release of a product that the caller has to do with, and what it changes."""

@@ -7,16 +7,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from math import ceil
 
 from temporalio.client import Client, WorkflowFailureError
 
 from orchestrator.engine.task_timeout import task_within
+from orchestrator.service.allowance import Allowance
 from orchestrator.service.engine_health import was_never_taken
 from orchestrator.service.looks import Looks
 from orchestrator.service.updates import ANSWER, engine_answers
 from orchestrator.store.ledger import Ledger
 from policies.model.adoption import Examined
-from policies.model.errors import BadInput, Refused, Unavailable
+from policies.model.errors import BadInput, Refused, TooMany, Unavailable
 from policies.model.fleet import Fleet, Gateway, GatewayRef
 from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
@@ -29,7 +31,7 @@ from policies.status.told import listed
 from workflows.adopt import Examine, ExamineOrder
 from workflows.path import PathAnswer, PathOrder, WalkPath
 from workflows.steps import CONTROL_QUEUE
-from workflows.survey import Survey, SurveyOrder
+from workflows.survey import PAGES_A_LOOK, Survey, SurveyOrder
 
 SURVEYED_WITHIN, SURVEY_OF_A_GATEWAY = timedelta(minutes=2), timedelta(milliseconds=50)
 """How long a survey may take, and how much longer for each gateway of the fleet."""
@@ -49,12 +51,32 @@ WALKED_WITHIN = timedelta(seconds=75)
 EXAMINED_AT_ONCE = 8
 """Times fifty gateways."""
 
+SHARED_FOR = timedelta(seconds=15)
+"""How long the callers who start no changes share one survey of a fleet, at least."""
+
+SHARED_FOR_A_GATEWAY = timedelta(minutes=1) / (PAGES_A_LOOK * MOST_MEMBERS)
+"""The same for each gateway: their questions are recorded in the engine no faster than those of reconcile."""
+
+SHARED_A_MINUTE = 4
+"""Surveys of a fleet in a minute for these callers, those that fail included."""
+
+FRESH_A_MINUTE = 20
+"""Surveys of a fleet in a minute for a caller who starts changes; then the shared one is the answer."""
+
+WALK_SHARED_FOR = timedelta(seconds=30)
+"""How long the callers who start no changes share what was found on the way through one gateway."""
+
+WALKS_A_MINUTE = 6
+"""Gateways of a fleet in a minute through which a tunnel is tried for these callers."""
+
 
 class Surveyed(Value):
     """What each gateway that answered is like, and why the others are silent."""
 
     states: dict[str, GatewayState]
     silent: dict[str, str] = {}
+    as_of: datetime | None = None
+    """When the gateways began to be asked; no answer is older."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +86,24 @@ class SurveyService:
     client: Client
     ledger: Ledger
     _looks: Looks[Surveyed] = field(default_factory=Looks, init=False, repr=False, compare=False)
+    _shared: Looks[Surveyed] = field(
+        default_factory=lambda: Looks(SHARED_FOR, SHARED_FOR_A_GATEWAY),
+        init=False,
+        repr=False,
+        compare=False,
+    )
+    _walks: Looks[PathWalked] = field(
+        default_factory=lambda: Looks(WALK_SHARED_FOR), init=False, repr=False, compare=False
+    )
+    _allowed: Allowance = field(
+        default_factory=partial(Allowance, SHARED_A_MINUTE, 60.0), init=False, repr=False, compare=False
+    )
+    _fresh_allowed: Allowance = field(
+        default_factory=partial(Allowance, FRESH_A_MINUTE, 60.0), init=False, repr=False, compare=False
+    )
+    _walks_allowed: Allowance = field(
+        default_factory=partial(Allowance, WALKS_A_MINUTE, 60.0), init=False, repr=False, compare=False
+    )
 
     async def of(self, fleet: Fleet, first: str | None = None, *, anew: bool = False) -> Surveyed:
         """Return what is true of every gateway now, or of some from the first on; and why others are silent.
@@ -78,6 +118,36 @@ class SurveyService:
             return await self._look(fleet, first)
         looked_at = self._looks.anew if anew else self._looks.at
         return await looked_at(fleet, partial(self._look, fleet))
+
+    async def fresh(self, fleet: Fleet, person: str) -> Surveyed:
+        """Return a survey of now for a caller who starts changes; the shared one to a caller who asks often.
+
+        Raises:
+            TooMany: The caller asks often, and surveys of the fleet fail.
+            Unavailable: It could not be looked at in the time that a fleet of its size takes.
+        """
+        if self._fresh_allowed.take((fleet.name, person)):
+            return await self.shared(fleet)
+        return await self.of(fleet)
+
+    async def shared(self, fleet: Fleet) -> Surveyed:
+        """Return the survey that all callers who start no changes share; `as_of` says when it began.
+
+        Every survey is recorded in the engine with a step for each gateway. So these callers have a fleet
+        asked as often as reconcile does, and every 15 s where that is longer.
+
+        Raises:
+            TooMany: The last surveys failed; the next one may begin in a moment.
+            Unavailable: It could not be looked at in the time that a fleet of its size takes.
+        """
+
+        async def survey() -> Surveyed:
+            if wait := self._allowed.take(fleet.name):
+                asked = f"the gateways of {fleet.name} were asked {SHARED_A_MINUTE} times in this minute"
+                raise TooMany(f"{asked}, without an answer; ask again in {ceil(wait)} s", wait)
+            return await self.of(fleet)
+
+        return await self._shared.at(fleet, survey)
 
     async def _look(self, fleet: Fleet, first: str | None = None) -> Surveyed:
         names = [gateway.name for gateway in fleet.gateways]
@@ -119,13 +189,17 @@ class SurveyService:
         return Surveyed(
             states={name: state for name, state in states.items() if name in here},
             silent={name: why for name, why in silent.items() if name in here} | unheard,
+            as_of=began,
         )
 
     async def participants(self, fleet: Fleet) -> tuple[Surveyed, frozenset[str]]:
         """Return what is true of the gateways, and which are left out of changes."""
-        survey = await self.of(fleet)
-        left_out = await asyncio.to_thread(self.ledger.quarantined, fleet.name)
-        return survey, frozenset(one.gateway for one in left_out)
+        return await self.of(fleet), await self.left_out(fleet)
+
+    async def left_out(self, fleet: Fleet) -> frozenset[str]:
+        """Return the gateways that are left out of changes."""
+        found = await asyncio.to_thread(self.ledger.quarantined, fleet.name)
+        return frozenset(one.gateway for one in found)
 
     async def examine(self, fleet: Fleet, gateways: Collection[str]) -> Examined:
         """Return what serves these gateways by themselves, fifty at most; nothing is changed.
@@ -158,10 +232,8 @@ class SurveyService:
             BadInput: The fleet has no such gateway.
             Unavailable: Its agent does not answer, or is one of before that does not know the question.
         """
-        if gateway not in {one.name for one in fleet.gateways}:
-            raise BadInput(
-                f"{fleet.name} has no gateway {gateway}; penstock sessions {fleet.name} lists them"
-            )
+        _require_gateway(fleet, gateway)
+        began = datetime.now(UTC)
         order = PathOrder(gateway=_reference(fleet.gateway(gateway)))
         answer: PathAnswer
         try:
@@ -179,7 +251,26 @@ class SurveyService:
             raise Unavailable(f"{gateway} was not looked at within {WALKED_WITHIN}", nobody) from error
         if answer.facts is None:
             raise Unavailable(f"{gateway} was not looked at: {answer.silent}", Offer(verb=Verb.DOCTOR))
-        return PathWalked(fleet=fleet.name, gateway=gateway, findings=findings_of(answer.facts))
+        findings = findings_of(answer.facts)
+        return PathWalked(fleet=fleet.name, gateway=gateway, findings=findings, as_of=began)
+
+    async def walk_shared(self, fleet: Fleet, gateway: str) -> PathWalked:
+        """Return the same as all callers who start no changes share it; `as_of` says when it was found.
+
+        Raises:
+            BadInput: The fleet has no such gateway.
+            TooMany: Tunnels were tried through as many gateways of the fleet as these callers may ask for.
+            Unavailable: Its agent does not answer, or is one of before that does not know the question.
+        """
+        _require_gateway(fleet, gateway)
+
+        async def walk() -> PathWalked:
+            if wait := self._walks_allowed.take(fleet.name):
+                tried = f"tunnels of {fleet.name} were tried {WALKS_A_MINUTE} times in this minute"
+                raise TooMany(f"{tried}; ask again in {ceil(wait)} s", wait)
+            return await self.walk(fleet, gateway)
+
+        return await self._walks.at(fleet, walk, gateway)
 
     async def refuse_shared_pools(self, fleet: Fleet, adopting: Collection[str] = ()) -> None:
         """Refuse what would give addresses of one gateway to users of another, as far as gateways answer."""
@@ -225,6 +316,12 @@ def refuse_shared(fleet: Fleet, own: Mapping[str, Sequence[Network]]) -> None:
             f"{listed(shared)}: give each gateway pools of its own, or say `nat: true` in the fleet's file "
             "if every gateway translates its users' addresses"
         )
+
+
+def _require_gateway(fleet: Fleet, name: str) -> None:
+    """Return if the fleet has a gateway of that name; BadInput otherwise."""
+    if name not in {one.name for one in fleet.gateways}:
+        raise BadInput(f"{fleet.name} has no gateway {name}; penstock sessions {fleet.name} lists them")
 
 
 def _reference(gateway: Gateway) -> GatewayRef:

@@ -1,5 +1,7 @@
 """A gateway's path: what its host measured of the way that users' packets take through it."""
 
+from datetime import datetime
+
 from pydantic import Field
 
 from policies.model.value import Count, Message, Name, Sentence, Value
@@ -86,3 +88,5 @@ class PathWalked(Value):
     fleet: Name
     gateway: Name
     findings: tuple[PathFinding, ...]
+    as_of: datetime | None = None
+    """When the gateway began to be asked."""

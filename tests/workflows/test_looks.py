@@ -41,6 +41,30 @@ async def test_who_asks_while_the_fleet_is_looked_at_gets_what_that_look_finds(r
     assert len(await steps_of(real.client, survey, "observe_gateway")) == len(real.gateways)
 
 
+async def test_callers_who_start_no_changes_leave_one_survey_in_the_engine_however_often_they_ask(
+    real: World,
+) -> None:
+    """A viewer filled the engine's disk: each question was a workflow with a step for each gateway."""
+    service = ChangeService(real.client, real.book)
+    found = [await service.surveys.shared(real.fleet) for _ in range(5)]
+    assert all(one is found[0] for one in found)
+    assert found[0].as_of is not None
+    assert len(await surveyed(real)) == 1
+
+
+async def test_a_look_is_shared_longer_in_a_larger_fleet() -> None:
+    looks, began = Looks[int](timedelta(seconds=0), timedelta(hours=1)), []
+
+    async def look() -> int:
+        began.append(True)
+        return len(began)
+
+    edge, empty = fleet_of("edge"), fleet_of("edge").model_copy(update={"name": "empty", "gateways": ()})
+    assert [await looks.at(edge, look) for _ in range(3)] == [1, 1, 1]
+    assert [await looks.at(edge, look, "gw-1") for _ in range(2)] == [2, 2]
+    assert [await looks.at(empty, look) for _ in range(2)] == [3, 4]
+
+
 async def test_who_stops_waiting_ends_nobody_elses_look(real: World) -> None:
     service = ChangeService(real.client, real.book)
     first, second = (asyncio.create_task(service.surveys.of(real.fleet)) for _ in range(2))

@@ -13,11 +13,11 @@ from orchestrator.api.limits import AtOnce
 from orchestrator.api.texts import LONGEST_RELEASE
 from orchestrator.api.who import Asking, Serving, recognised
 from orchestrator.service.doctor import Finding
+from orchestrator.service.drains import Drains
 from orchestrator.service.drift import Drift
 from orchestrator.service.service import FleetStatus
 from orchestrator.service.surveys import Surveyed
 from policies.model.change import HistoryRow
-from policies.model.drain import DrainStatus
 from policies.model.errors import PenstockError
 from policies.model.people import Grants
 from policies.model.status import EventRow
@@ -56,12 +56,6 @@ class History(Value):
 
     changes: tuple[HistoryRow, ...]
     before: str | None = None
-
-
-class Drains(Value):
-    """What drains."""
-
-    drains: tuple[DrainStatus, ...]
 
 
 class Findings(Value):
@@ -150,7 +144,7 @@ async def traffic(fleet: Fleet, caller: Asking, service: Serving) -> Traffic:
 @router.get("/fleets/{fleet}/drains")
 async def drains(fleet: Fleet, caller: Asking, service: Serving) -> Drains:
     """Show what drains, with live counts."""
-    return Drains(drains=await service.drains(caller, fleet))
+    return await service.drains(caller, fleet)
 
 
 @router.get("/fleets/{fleet}/drift")
