@@ -233,7 +233,7 @@ class DoctorService:
     """Who is told what without asking; None where nobody is."""
 
     async def examine(
-        self, fleets: Sequence[Fleet], unread: Mapping[str, str], *, everything: bool
+        self, fleets: Sequence[Fleet], unread: Mapping[str, str], *, everything: bool, anew: bool = True
     ) -> tuple[Finding, ...]:
         """Return what was found, of these fleets; of files and disks only where everything may be told.
 
@@ -241,10 +241,11 @@ class DoctorService:
             fleets: Those that are looked at.
             unread: What is wrong with the files of others, by fleet.
             everything: Whether files and disks are looked at, too.
+            anew: Whether a worker carries out a step now; otherwise one of the last seconds counts, too.
         """
         looks: list[tuple[str, Callable[[], Awaitable[Finding]]]] = [
             ("engine", self._engine),
-            ("worker", self._worker),
+            ("worker", partial(self._worker, anew=anew)),
             ("ledger", partial(self._ledger, fleets)),
             ("metrics", self._metrics),
         ]
@@ -295,8 +296,8 @@ class DoctorService:
         await self.client.service_client.check_health(timeout=WITHIN)
         return _well("engine", "it answers")
 
-    async def _worker(self) -> Finding:
-        refusal = await self.health.refusal()
+    async def _worker(self, *, anew: bool) -> Finding:
+        refusal = await self.health.refusal(anew=anew)
         if refusal is not None:
             return Finding(about="worker", health=Health.WRONG, sentence=refusal)
         return _well("worker", f"one has just carried out a step; {await self.health.workers()} ask for work")

@@ -29,6 +29,9 @@ WITHIN = timedelta(seconds=1)
 KEPT_SECONDS = 1.0
 """How long an answer is good for: everybody who reads a status shares it."""
 
+CARRIED_OUT_SECONDS = 10.0
+"""How long a step that a worker has carried out is good for callers who start no changes."""
+
 ANSWERS_WITHIN = timedelta(seconds=3)
 """How long a worker that lives may take for a step that does nothing."""
 
@@ -60,6 +63,8 @@ class EngineHealth:
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _asked_at: float = float("-inf")
     _concern: str | None = None
+    _carried_out_at: float = float("-inf")
+    """When a worker has carried out a step last."""
 
     async def concern(self) -> str | None:
         """Return why no change of any fleet can run now, and what to do; None when changes can run."""
@@ -85,11 +90,12 @@ class EngineHealth:
         now = datetime.now(UTC)
         return sum(now - one.last_access_time.ToDatetime(UTC) <= POLLED_WITHIN for one in found.pollers)
 
-    async def refusal(self) -> str | None:
+    async def refusal(self, *, anew: bool = True) -> str | None:
         """Have a worker carry out a step that does nothing; return why no change goes on, None when it did.
 
         The engine remembers a worker's last question for minutes after the worker has died. Only a step that
-        was carried out shows that a worker lives.
+        was carried out shows that a worker lives. The engine records each step. So the last one that succeeded
+        counts for some seconds, unless it is asked `anew`.
 
         Raises:
             RPCError: The engine does not answer.
@@ -97,6 +103,8 @@ class EngineHealth:
         """
         if not await self.workers():
             return NO_WORKER
+        if not anew and time.monotonic() - self._carried_out_at < CARRIED_OUT_SECONDS:
+            return None
         step = await self.client.start_workflow(
             Examine.run,
             ExamineOrder(gateways=()),
@@ -110,6 +118,7 @@ class EngineHealth:
         if answer.done():
             with suppress(WorkflowFailureError):  # a worker has answered, whatever the answer is
                 await answer
+            self._carried_out_at = time.monotonic()
             return None
         answer.cancel()
         taken = not was_never_taken(await step.describe(rpc_timeout=WITHIN))
