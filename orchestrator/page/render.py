@@ -1,7 +1,7 @@
 """Rendering: templates that escape whatever people and daemons wrote, and what all of them may use."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache, cached_property
@@ -23,6 +23,7 @@ from orchestrator.charts.gate import gate_chart, stylesheet
 from orchestrator.page.runbooks import parted
 from orchestrator.page.session import csrf_of
 from orchestrator.page.waves import waves
+from orchestrator.service.background import LOOKS
 from orchestrator.words.changes import what
 from orchestrator.words.drills import people_line
 from orchestrator.words.handovers import duty_lines
@@ -48,6 +49,7 @@ from orchestrator.words.standing import (
 )
 from orchestrator.words.text import printable
 from policies.model.errors import NotOrdered, PenstockError, TooMany, Unavailable
+from policies.model.people import Caller
 from policies.model.report import SWITCHING
 from policies.reporting.series import GateSeries, gate_series, gates_of, series_of
 from policies.status.sentences import ON_NAMED
@@ -80,6 +82,23 @@ def rendered(
         request=request, caller=caller, csrf=csrf_of(request), faults=faults, **seen
     )
     return HTMLResponse(body, code, headers)
+
+
+async def rendered_aside(
+    request: Request, template: str, caller: Caller, known: Callable[[], Mapping[str, Any]]
+) -> HTMLResponse:
+    """Return a page that grows with a fleet or its history; a thread renders it, off the event loop.
+
+    Args:
+        request: What is answered.
+        template: What is rendered.
+        caller: Who asks.
+        known: Returns what the template is given; it runs in the thread, too.
+
+    Raises:
+        TooMany: The caller has too many long requests under way.
+    """
+    return await LOOKS.run(lambda: rendered(request, template, **known()), caller.person)
 
 
 def problem_of(error: PenstockError) -> tuple[int, dict[str, str] | None]:

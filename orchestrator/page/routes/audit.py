@@ -1,12 +1,12 @@
 """The audit record: who did what."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from orchestrator.api.who import Serving
-from orchestrator.page.render import rendered
+from orchestrator.page.render import rendered_aside
 from orchestrator.page.session import Looking
 
 router = APIRouter()
@@ -23,5 +23,9 @@ async def audit(
 ) -> Response:
     """Show who did what, the newest first, a page at a time."""
     found = await service.audit.newest_entries(caller, before, SHOWN_ENTRIES)
-    rows = [row.model_dump(mode="json") for row in found]
-    return rendered(request, "audit.html", rows=rows, more=len(rows) == SHOWN_ENTRIES)
+
+    def known() -> dict[str, Any]:
+        rows = [row.model_dump(mode="json") for row in found]
+        return {"rows": rows, "more": len(rows) == SHOWN_ENTRIES}
+
+    return await rendered_aside(request, "audit.html", caller, known)

@@ -1,6 +1,7 @@
 """Certificates of a fleet's agents, those that need somebody first."""
 
 from itertools import groupby
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -8,7 +9,7 @@ from fastapi.responses import Response
 from orchestrator.api.routes.certificates import After
 from orchestrator.api.routes.fleets import Fleet
 from orchestrator.api.who import Serving
-from orchestrator.page.render import rendered
+from orchestrator.page.render import rendered_aside
 from orchestrator.page.session import Looking
 from orchestrator.words.certificates import STATES, certificate_line, certificates_line, mended_by
 
@@ -23,10 +24,13 @@ async def certificates(
 ) -> Response:
     """Show how the certificates of the fleet's agents stand, a page at a time."""
     found = await service.certificates.of(caller, fleet, after, SHOWN_CERTIFICATES)
-    told = found.model_dump(mode="json")
-    rows = ((one, certificate_line(one), mended_by(fleet, one)) for one in told["certificates"])
-    groups = [(state, list(of)) for state, of in groupby(rows, key=lambda row: row[0]["state"])]
-    line, begun = certificates_line(told), after is not None
-    return rendered(
-        request, "certificates.html", found=told, line=line, groups=groups, states=STATES, begun=begun
-    )
+    begun = after is not None
+
+    def known() -> dict[str, Any]:
+        dumped = found.model_dump(mode="json")
+        rows = ((one, certificate_line(one), mended_by(fleet, one)) for one in dumped["certificates"])
+        groups = [(state, list(of)) for state, of in groupby(rows, key=lambda row: row[0]["state"])]
+        line = certificates_line(dumped)
+        return {"found": dumped, "line": line, "groups": groups, "states": STATES, "begun": begun}
+
+    return await rendered_aside(request, "certificates.html", caller, known)

@@ -10,6 +10,7 @@ from orchestrator.api.who import Serving
 from orchestrator.page.forms import Sent, new_key, with_form
 from orchestrator.page.live import lookout_of
 from orchestrator.page.session import Looking
+from orchestrator.service.background import LOOKS
 from orchestrator.service.service import Service
 from policies.model.people import Caller
 
@@ -31,16 +32,22 @@ async def shown(
     """Return the page of a change; with the form of that name as it was sent, where it was refused."""
     found = await service.change(caller, change)
     judged = await lookout_of(request).judged(caller, change)
-    said = found.model_dump(mode="json")
     afterwards = await service.reports.afterwards(caller, change)
-    known = {
-        "record": said["record"],
-        "change": said["status"],
-        "signals": said["signals"],
-        "judged": judged,
-        "cause": afterwards.cause,
-        "follow_ups": afterwards.follow_ups,
-        "form": form,
-        "keys": {one: sent.key if sent and one == form else new_key() for one in FORMS},
-    }
-    return await asyncio.to_thread(with_form, request, "change.html", sent or Sent(), **known)
+
+    def page() -> Response:
+        dumped = found.model_dump(mode="json")
+        known = {
+            "record": dumped["record"],
+            "change": dumped["status"],
+            "signals": dumped["signals"],
+            "judged": judged,
+            "cause": afterwards.cause,
+            "follow_ups": afterwards.follow_ups,
+            "form": form,
+            "keys": {one: sent.key if sent and one == form else new_key() for one in FORMS},
+        }
+        return with_form(request, "change.html", sent or Sent(), **known)
+
+    if sent is not None:  # what was typed comes back, however many pages the caller has under way
+        return await asyncio.to_thread(page)
+    return await LOOKS.run(page, caller.person)

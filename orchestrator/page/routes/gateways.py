@@ -1,6 +1,6 @@
 """Gateways: those of a fleet, and one of them, as they were last looked at."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from orchestrator.api.routes.fleets import Fleet
 from orchestrator.api.routes.gateways import Gateway
 from orchestrator.api.who import Serving
-from orchestrator.page.render import rendered
+from orchestrator.page.render import rendered, rendered_aside
 from orchestrator.page.session import Looking
 
 router = APIRouter()
@@ -26,9 +26,12 @@ async def gateways(
 ) -> Response:
     """Show the fleet's gateways as they were last seen, a page at a time."""
     found = await service.gateways(caller, fleet, after, SHOWN_GATEWAYS)
-    rows = [one.model_dump(mode="json") for one in found]
-    more = rows[-1]["gateway"] if len(rows) == SHOWN_GATEWAYS else None
-    return rendered(request, "gateways.html", fleet=fleet, rows=rows, more=more)
+    more = found[-1].gateway if len(found) == SHOWN_GATEWAYS else None
+
+    def known() -> dict[str, Any]:
+        return {"fleet": fleet, "rows": [one.model_dump(mode="json") for one in found], "more": more}
+
+    return await rendered_aside(request, "gateways.html", caller, known)
 
 
 @router.get("/fleets/{fleet}/gateways/{gateway}")

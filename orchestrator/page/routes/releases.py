@@ -1,11 +1,13 @@
 """Releases: what may be rolled out, who signed it and what it changes."""
 
+from typing import Any
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from orchestrator.api.routes.plans import ReleaseName
 from orchestrator.api.who import Serving
-from orchestrator.page.render import rendered
+from orchestrator.page.render import rendered, rendered_aside
 from orchestrator.page.session import Looking
 
 router = APIRouter()
@@ -14,8 +16,12 @@ router = APIRouter()
 @router.get("/releases")
 async def releases(request: Request, caller: Looking, service: Serving) -> Response:
     """List the releases, the newest first."""
-    rows = [row.model_dump(mode="json") for row in await service.releases(caller)]
-    return rendered(request, "releases.html", rows=rows)
+    found = await service.releases(caller)
+
+    def known() -> dict[str, Any]:
+        return {"rows": [row.model_dump(mode="json") for row in found]}
+
+    return await rendered_aside(request, "releases.html", caller, known)
 
 
 @router.get("/releases/{release}")
