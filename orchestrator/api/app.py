@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from orchestrator.api import problems
 from orchestrator.api.document import described
 from orchestrator.api.limits import Limits, descriptions, streams
+from orchestrator.api.long_answers import LongAnswers
 from orchestrator.api.routes import (
     audit,
     certificates,
@@ -89,6 +90,7 @@ def application(service: Service, limits: Limits | None = None, watch: Watch | N
     app.state.limits = limits or Limits()
     app.state.streams = streams()
     app.state.descriptions = descriptions()
+    app.state.answers = LongAnswers()
     app.add_middleware(Short)
     problems.install(app)
 

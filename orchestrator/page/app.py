@@ -21,5 +21,6 @@ def whole(
     `runbooks` says where a runbook opens that the page names.
     """
     app = application(service, limits, watch)
-    app.mount("/", site(service, app.state.limits, app.state.streams, watch, runbooks))
+    shared, streams, answers = app.state.limits, app.state.streams, app.state.answers
+    app.mount("/", site(service, shared, streams, watch, runbooks, answers))
     return app

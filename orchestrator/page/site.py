@@ -11,6 +11,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.limits import AtOnce, Limits
+from orchestrator.api.long_answers import LongAnswers
 from orchestrator.api.problems import NotLoggedIn, unforeseen
 from orchestrator.api.size import Short
 from orchestrator.api.watch import Watch
@@ -121,12 +122,13 @@ def site(
     streams: AtOnce,
     watch: Watch | None = None,
     runbooks: Runbooks = named_only,
+    answers: LongAnswers | None = None,
 ) -> ASGIApp:
     """Return the page as an application of its own, which shares what everybody may ask how often.
 
     With a `watch` every page says when engine or ledger do not answer; `runbooks` says where one opens.
     """
-    return Guarded(pages(service, limits, streams, watch, runbooks))
+    return Guarded(pages(service, limits, streams, watch, runbooks, answers))
 
 
 def pages(
@@ -135,6 +137,7 @@ def pages(
     streams: AtOnce,
     watch: Watch | None = None,
     runbooks: Runbooks = named_only,
+    answers: LongAnswers | None = None,
 ) -> FastAPI:
     """Return every route of the page."""
     compile_templates()
@@ -148,6 +151,7 @@ def pages(
     app.state.service = service
     app.state.limits = limits
     app.state.streams = streams
+    app.state.answers = answers or LongAnswers()
     app.state.watch = watch
     app.state.runbooks = runbooks
     app.state.lookout = Lookout(service, runbooks)

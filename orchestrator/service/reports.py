@@ -59,7 +59,7 @@ class ReportService:
     async def report(self, caller: Caller, change: str) -> ChangeReport:
         """Return the report of one change of whatever fleet the caller may look at."""
         record = await self._record(caller, Asked.READ, change)
-        return await LOOKS.run(partial(self.of, record), caller.person)
+        return await LOOKS.run(partial(self.of, record), caller.person, key=("report", record.name))
 
     async def follow_ups(self, caller: Caller, fleet: str | None = None) -> tuple[FollowUp, ...]:
         """Return what is still to be done, of one fleet or of all that the caller may look at.

@@ -6,10 +6,11 @@ from itertools import islice
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from orchestrator.api.disconnects import while_connected
 from orchestrator.api.limits import Kind
+from orchestrator.api.long_answers import answered
 from orchestrator.api.who import Asking, Serving, limits_of
 from orchestrator.service.checkpoints import Checkpoint, Verified
 from policies.model.audit import AuditEntry
@@ -41,27 +42,37 @@ class AuditState(Value):
     newest: Checkpoint | None
 
 
-@router.get("/audit")
+@router.get("/audit", response_model=AuditPage)
 async def entries(
+    request: Request,
     caller: Asking,
     service: Serving,
     after: Annotated[int, Query(ge=0, le=2**53)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> AuditPage:
+) -> Response:
     """Read entries of the fleets that whoever asks audits; all entries where that is every fleet."""
-    found = await service.audit.entries(caller, after, limit)
-    return AuditPage(entries=found, after=found[-1].seq if found else after)
+
+    async def read() -> AuditPage:
+        found = await service.audit.entries(caller, after, limit)
+        return AuditPage(entries=found, after=found[-1].seq if found else after)
+
+    return await answered(request, caller, read)
 
 
-@router.get("/audit/newest")
+@router.get("/audit/newest", response_model=NewestAudit)
 async def newest(
+    request: Request,
     caller: Asking,
     service: Serving,
     before: Annotated[int | None, Query(ge=1, le=2**53)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> NewestAudit:
+) -> Response:
     """Read the newest of these entries, or those before a number, the newest first."""
-    return NewestAudit(entries=await service.audit.newest_entries(caller, before, limit))
+
+    async def read() -> NewestAudit:
+        return NewestAudit(entries=await service.audit.newest_entries(caller, before, limit))
+
+    return await answered(request, caller, read)
 
 
 @router.get("/audit/head")

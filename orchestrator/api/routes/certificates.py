@@ -1,9 +1,12 @@
 """Certificates of agents: whose hold and until when, which were revoked, and of whom nothing is known."""
 
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
 
+from orchestrator.api.long_answers import answered
 from orchestrator.api.routes.fleets import Fleet
 from orchestrator.api.who import Asking, Serving
 from orchestrator.service.agent_certificates import FleetCertificates
@@ -22,13 +25,14 @@ After = Annotated[
 """A place among a fleet's gateways: a state and a gateway's name."""
 
 
-@router.get("/fleets/{fleet}/certificates")
+@router.get("/fleets/{fleet}/certificates", response_model=FleetCertificates)
 async def certificates(
+    request: Request,
     fleet: Fleet,
     caller: Asking,
     service: Serving,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> FleetCertificates:
+) -> Response:
     """Say how the certificates of the fleet's agents stand, worst first; no gateway is asked."""
-    return await service.certificates.of(caller, fleet, after, limit)
+    return await answered(request, caller, partial(service.certificates.of, caller, fleet, after, limit))

@@ -1,6 +1,7 @@
 """Fleets: which there are, how each stands, and what happens in it."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated
 
 import anyio
@@ -10,6 +11,7 @@ from starlette.responses import Response
 
 from orchestrator.api.disconnects import while_connected
 from orchestrator.api.limits import AtOnce
+from orchestrator.api.long_answers import answered
 from orchestrator.api.texts import LONGEST_RELEASE
 from orchestrator.api.who import Asking, Serving, recognised
 from orchestrator.service.doctor import Finding
@@ -116,23 +118,32 @@ async def rollback_preview(
     return await while_connected(request, service.rollback_preview(caller, fleet, asked))
 
 
-@router.get("/fleets/{fleet}/changes")
+@router.get("/fleets/{fleet}/changes", response_model=History)
 async def history(
+    request: Request,
     fleet: Fleet,
     caller: Asking,
     service: Serving,
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
     before: Annotated[str | None, Query(max_length=63, description="a change: only older ones")] = None,
-) -> History:
+) -> Response:
     """List the fleet's changes and what is left of each today, the newest first."""
-    rows = await service.history(caller, fleet, limit, before)
-    return History(changes=rows, before=rows[-1].name if len(rows) == limit else None)
+
+    async def find() -> History:
+        rows = await service.history(caller, fleet, limit, before)
+        return History(changes=rows, before=rows[-1].name if len(rows) == limit else None)
+
+    return await answered(request, caller, find)
 
 
-@router.get("/fleets/{fleet}/gateways")
-async def gateways(fleet: Fleet, caller: Asking, service: Serving) -> Surveyed:
-    """Ask every gateway what runs on it now, and how many sessions it has."""
-    return await service.sessions(caller, fleet)
+@router.get("/fleets/{fleet}/gateways", response_model=Surveyed)
+async def gateways(request: Request, fleet: Fleet, caller: Asking, service: Serving) -> Response:
+    """Report what runs on every gateway and how many sessions it has, with the time of the survey.
+
+    Callers who may start changes have every gateway asked now. All others share a survey: of 15 s, and of
+    100 ms for each gateway where that is longer.
+    """
+    return await answered(request, caller, partial(service.sessions, caller, fleet))
 
 
 @router.get("/fleets/{fleet}/traffic")
@@ -141,16 +152,16 @@ async def traffic(fleet: Fleet, caller: Asking, service: Serving) -> Traffic:
     return await service.traffic(caller, fleet)
 
 
-@router.get("/fleets/{fleet}/drains")
-async def drains(fleet: Fleet, caller: Asking, service: Serving) -> Drains:
-    """Show what drains, with live counts."""
-    return await service.drains(caller, fleet)
+@router.get("/fleets/{fleet}/drains", response_model=Drains)
+async def drains(request: Request, fleet: Fleet, caller: Asking, service: Serving) -> Response:
+    """Show what drains, with the counts of the same survey as the list of gateways."""
+    return await answered(request, caller, partial(service.drains, caller, fleet))
 
 
-@router.get("/fleets/{fleet}/drift")
-async def drift(request: Request, fleet: Fleet, caller: Asking, service: Serving) -> Drift:
-    """Ask every gateway what runs and what its agent's file says, and name what differs."""
-    return await while_connected(request, service.drift(caller, fleet))
+@router.get("/fleets/{fleet}/drift", response_model=Drift)
+async def drift(request: Request, fleet: Fleet, caller: Asking, service: Serving) -> Response:
+    """Name where gateways differ from the fleet's file, by the same survey as the list of gateways."""
+    return await answered(request, caller, partial(service.drift, caller, fleet))
 
 
 @router.get(

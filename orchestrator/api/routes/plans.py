@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from orchestrator.api.disconnects import while_connected
 from orchestrator.api.limits import Kind
+from orchestrator.api.long_answers import answered
 from orchestrator.api.once import Once
 from orchestrator.api.routes.commands import Release, Why
 from orchestrator.api.routes.fleets import Fleet
@@ -108,10 +109,14 @@ async def approve(plan: PlanName, asked: Yes, once: Once) -> Response:
     return await once.answer(work, 201)
 
 
-@router.get("/releases")
-async def releases(caller: Asking, service: Serving) -> ReleaseList:
+@router.get("/releases", response_model=ReleaseList)
+async def releases(request: Request, caller: Asking, service: Serving) -> Response:
     """List the releases of the products that whoever asks has to do with."""
-    return ReleaseList(releases=await service.releases(caller))
+
+    async def read() -> ReleaseList:
+        return ReleaseList(releases=await service.releases(caller))
+
+    return await answered(request, caller, read)
 
 
 @router.get("/releases/{release}")

@@ -1,21 +1,24 @@
 """Reports: one change told whole, what its cause was, and what is to be done about it."""
 
+from collections.abc import Callable
 from datetime import date
 from enum import StrEnum
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from orchestrator.api.disconnects import while_connected
+from orchestrator.api.long_answers import JSON, answered, as_json
 from orchestrator.api.once import Once
 from orchestrator.api.routes.changes import ChangeName
 from orchestrator.api.texts import LONGEST_CAUSE, LONGEST_REASON, TEXT
 from orchestrator.api.who import Asking, Serving
 from orchestrator.reporting.render import as_html, as_markdown
+from orchestrator.service.service import Service
 from policies.model.follow_up import Cause, FollowUp
-from policies.model.people import PersonName
+from policies.model.people import Caller, PersonName
 from policies.model.value import Name, Value
 from policies.reporting.report import ChangeReport
 
@@ -72,27 +75,40 @@ async def report(
     ] = None,
 ) -> Response:
     """Tell one change whole, good or bad: as JSON, as HTML in one file, or as Markdown."""
-    made = await while_connected(request, service.reports.report(caller, change))
     chosen = form or _accepted(request.headers.get("accept", ""))
-    if chosen is Form.JSON:
-        return Response(made.model_dump_json(), media_type="application/json")
-    document = made.model_dump(mode="json")
-    content = as_html(document) if chosen is Form.HTML else as_markdown(document)
-    return Response(
-        content,
-        media_type=MEDIA[chosen],
-        headers={"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"},
-    )
+    headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
+    return await reported(request, change, caller, service, chosen, {} if chosen is Form.JSON else headers)
+
+
+async def reported(  # the parts of an answer
+    request: Request, change: str, caller: Caller, service: Service, form: Form, headers: dict[str, str]
+) -> Response:
+    """Return the report in this form, with these headers."""
+    work = partial(service.reports.report, caller, change)
+    media = MEDIA.get(form, JSON)
+    return await answered(request, caller, work, _MAKE[form], media_type=media, headers=headers)
+
+
+def _html(report: ChangeReport) -> bytes:
+    return as_html(report.model_dump(mode="json")).encode()
+
+
+def _markdown(report: ChangeReport) -> bytes:
+    return as_markdown(report.model_dump(mode="json")).encode()
+
+
+_MAKE: dict[Form, Callable[[ChangeReport], bytes]] = {
+    Form.JSON: as_json,
+    Form.HTML: _html,
+    Form.MARKDOWN: _markdown,
+}
 
 
 def _accepted(accept: str) -> Form:
     """Return the first form that whoever asks names; JSON where none is named."""
     named = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
     forms = {media: form for form, media in MEDIA.items()}
-    return next((forms.get(media, Form.JSON) for media in named if media in {*forms, _JSON}), Form.JSON)
-
-
-_JSON = "application/json"
+    return next((forms.get(media, Form.JSON) for media in named if media in {*forms, JSON}), Form.JSON)
 
 
 @router.post("/changes/{change}/cause", response_model=Cause)

@@ -3,11 +3,11 @@
 from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import RedirectResponse, Response
 
 from orchestrator.api.once import once
 from orchestrator.api.routes.changes import ChangeName
-from orchestrator.api.routes.reports import MEDIA, POLICY, Number
+from orchestrator.api.routes.reports import POLICY, Number, reported
 from orchestrator.api.routes.reports import Form as Written
 from orchestrator.api.texts import LONGEST_CAUSE, LONGEST_REASON
 from orchestrator.api.who import Serving
@@ -15,7 +15,6 @@ from orchestrator.page.forms import Key, Sent, Typed, day_in, new_key, owner_in,
 from orchestrator.page.render import rendered
 from orchestrator.page.routes.changes import shown
 from orchestrator.page.session import Looking, Own
-from orchestrator.reporting.render import as_html, as_markdown
 from policies.model.errors import PenstockError
 from policies.model.value import Value
 
@@ -25,27 +24,17 @@ router = APIRouter()
 @router.get("/changes/{change}/report")
 async def report(request: Request, change: ChangeName, caller: Looking, service: Serving) -> Response:
     """Show the report in one file, which may show itself and nothing else."""
-    del request
-    made = await service.reports.report(caller, change)
-    content = as_html(made.model_dump(mode="json"))
-    return HTMLResponse(content, headers={"Content-Security-Policy": POLICY})
+    headers = {"Content-Security-Policy": POLICY}
+    return await reported(request, change, caller, service, Written.HTML, headers)
 
 
 @router.get("/changes/{change}/report.{form}")
-async def file(form: Written, change: ChangeName, caller: Looking, service: Serving) -> Response:
+async def file(
+    request: Request, form: Written, change: ChangeName, caller: Looking, service: Serving
+) -> Response:
     """Give the report as a file to keep."""
-    made = await service.reports.report(caller, change)
-    document = made.model_dump(mode="json")
     kept = {"Content-Disposition": f'attachment; filename="{change}.{_ENDS[form]}"'}
-    match form:
-        case Written.HTML:
-            content = as_html(document)
-        case Written.MARKDOWN:
-            content = as_markdown(document)
-        case Written.JSON:
-            content = made.model_dump_json()
-    media = MEDIA.get(form, "application/json")
-    return Response(content, media_type=media, headers=kept | {"Content-Security-Policy": POLICY})
+    return await reported(request, change, caller, service, form, kept | {"Content-Security-Policy": POLICY})
 
 
 _ENDS = {Written.HTML: "html", Written.MARKDOWN: "md", Written.JSON: "json"}
