@@ -52,7 +52,11 @@ _LEFT_OUT = "X-LEFT-OUT"
 
 _CALENDAR, _EVENT = ("VCALENDAR",), ("VCALENDAR", "VEVENT")
 _PROPERTY = re.compile(r"([A-Za-z0-9-]+)[;:]")
+_OF_EXCHANGE = re.compile(r""";TZID="?(tzone://Microsoft/\w+)"?(?=[;:])""", re.IGNORECASE)
+"""A zone as Exchange writes it: without the quotation marks that its colon needs."""
+_UTC_OF_EXCHANGE = "tzone://microsoft/utc"
 _ZONE = re.compile(r""";TZID=("[^"]*"|[^";:]*)""", re.IGNORECASE)
+_TIME = re.compile(r"(\b\d{8}T\d{6})(?![\dZz])")
 _ESCAPED = re.compile(r"\\(.)")
 
 
@@ -86,12 +90,7 @@ def read_calendar(content: bytes, called: str, tz: str, at: datetime) -> tuple[F
                 _refuse_reversed(event, called)
         _refuse_too_much(events, called)
         _tell_apart(events)
-        found = (
-            one
-            for calendar in calendars
-            for one in occurrences_of(calendar).between(at - BEHIND, at + AHEAD)
-            if not _is_left_out(one)
-        )
+        found = (one for calendar in calendars for one in _occurrences(calendar, at))
         spans = [_frozen(one, tz, called) for one in islice(found, MOST_SPANS + 1)]
     except BadInput:
         raise
@@ -102,6 +101,36 @@ def read_calendar(content: bytes, called: str, tz: str, at: datetime) -> tuple[F
             f"{called} has more than {MOST_SPANS} times within 400 days; leave out what is no freeze"
         )
     return tuple(sorted((one for one in spans if one is not None), key=lambda one: (one.begins, one.ends)))
+
+
+def _occurrences(calendar: Any, at: datetime) -> Iterator[Any]:
+    """Yield the times of the events, one event with its versions after another.
+
+    The library follows each rule from its beginning. So no more events are followed than it takes to have
+    too many times, and none whose rules all ended before.
+    """
+    by_uid = dict[str, list[Any]]()
+    for event in calendar.walk("VEVENT"):
+        by_uid.setdefault(str(event.get("UID", "")), []).append(event)
+    for events in by_uid.values():
+        if len(events) == 1 and _is_long_over(events[0], at):
+            continue
+        part = Calendar()
+        part.subcomponents = events
+        found = occurrences_of(part).between(at - BEHIND, at + AHEAD)
+        yield from (one for one in found if not _is_left_out(one))
+
+
+def _is_long_over(event: Any, at: datetime) -> bool:
+    """Return whether the event and each of its rules ended before the times that are asked about."""
+    ends = [one for rule in _said(event, "RRULE") for one in rule.get("UNTIL", [date.max])]
+    if not ends or "RDATE" in event:
+        return False
+    begins, end = event["DTSTART"].dt, event.get("DTEND", event["DTSTART"]).dt
+    length = event["DURATION"].dt if "DURATION" in event else _shown(end) - _shown(begins)
+    last = max(map(_shown, [begins, *ends]))
+    earliest = (at - BEHIND).replace(tzinfo=None) - timedelta(days=2)  # a day each for zones and whole days
+    return bool(last < earliest - max(length, timedelta()))
 
 
 def _parsed(content: bytes, called: str) -> tuple[list[Any], Mapping[str, tzinfo]]:
@@ -171,6 +200,7 @@ def _in_one_zone(line: str, called: str) -> str:
     Raises:
         BadInput: It has times of both.
     """
+    line = _zone_of_exchange(line)
     named, values = _ZONE.search(line), line.rpartition(":")[2].split(",")
     in_utc = [value.strip()[15:16].upper() == "Z" for value in values]
     if named is None or not any(in_utc):
@@ -178,6 +208,19 @@ def _in_one_zone(line: str, called: str) -> str:
     if not all(in_utc):
         raise BadInput(f"{called}: the line {sentence(line, 60)} has times of two zones; write two lines")
     return line[: named.start()] + line[named.end() :]
+
+
+def _zone_of_exchange(line: str) -> str:
+    """Return the line of a time with a zone of Exchange in quotation marks, or in UTC where it is that."""
+    found = _OF_EXCHANGE.search(line)
+    if found is None:
+        return line
+    before, after = line[: found.start()], line[found.end() :]
+    if found[1].lower() != _UTC_OF_EXCHANGE:
+        return f'{before};TZID="{found[1]}"{after}'
+    parameters, _, values = after.rpartition(":")
+    in_utc = _TIME.sub(r"\1Z", values)
+    return f"{before}{parameters}:{in_utc}"
 
 
 def _is_sound(line: str) -> bool:
@@ -403,7 +446,10 @@ def _said(event: Any, key: str) -> Sequence[Any]:
 def _refuse_rule(rule: Any, event: Any, called: str) -> None:
     what = _name(event)
     if not rule.get("FREQ"):
-        raise BadInput(f"{called}: the RRULE of {what} has no FREQ; write one, or remove the RRULE")
+        raise BadInput(
+            f"{called}: the RRULE of {what} has no FREQ, which RFC 5545 requires, so when it comes again is "
+            "unknown; write one, or remove the RRULE of an event that happens once"
+        )
     times_a_day = prod(len(rule.get(key, [0])) for key in _FINER)
     if str(rule["FREQ"][0]).upper() not in _RARE or times_a_day > 1:
         raise BadInput(f"{called}: {what} comes more often than daily; write one that does not")

@@ -3,12 +3,15 @@
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recurring_ical_events import of as occurrences_of  # type: ignore[import-untyped]
 
 from policies.model.errors import BadInput
+from policies.planning import calendars
 from policies.planning.calendars import LARGEST, read_calendar
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)
@@ -192,6 +195,82 @@ def test_a_whole_calendar_in_an_unknown_zone_is_refused_by_the_zone_s_name() -> 
 def test_a_windows_zone_is_known_without_a_definition() -> None:
     event = "DTSTART;TZID=W. Europe Standard Time:20261210T080000\r\nDURATION:PT1H"
     assert told(event)[0][:3] == ("2026-12-10T08:00:00", "2026-12-10T09:00:00", "Europe/Berlin")
+
+
+@pytest.mark.parametrize("written", ["tzone://Microsoft/Utc", '"tzone://Microsoft/Utc"'])
+def test_the_utc_of_exchange_is_utc_however_it_is_quoted(written: str) -> None:
+    """Its colon needs quotation marks, which Exchange leaves out; the whole feed was refused."""
+    event = (
+        f"DTSTART;TZID={written}:20261210T080000\r\nDTEND;TZID={written};X-A=1:20261210T090000\r\n"
+        f"RRULE:FREQ=DAILY;COUNT=3\r\nEXDATE;TZID={written}:20261211T080000,20261219T080000"
+    )
+    assert [one[:3] for one in told(event)] == [
+        (f"2026-12-{day}T08:00:00", f"2026-12-{day}T09:00:00", "UTC") for day in (10, 12)
+    ]
+
+
+@pytest.mark.parametrize("written", ["tzone://Microsoft/Custom", '"tzone://Microsoft/Custom"'])
+def test_another_zone_of_exchange_is_refused_by_its_name_unless_the_file_defines_it(written: str) -> None:
+    event = f"DTSTART;TZID={written}:20261210T080000\r\nDURATION:PT1H\r\nSUMMARY:close"
+    with pytest.raises(
+        BadInput, match="close is in the zone tzone://Microsoft/Custom, which is unknown here"
+    ):
+        told(event)
+    zone = (
+        "BEGIN:VTIMEZONE\r\nTZID:tzone://Microsoft/Custom\r\nBEGIN:STANDARD\r\nDTSTART:16010101T000000\r\n"
+        "TZOFFSETFROM:+0300\r\nTZOFFSETTO:+0300\r\nEND:STANDARD\r\nEND:VTIMEZONE\r\nBEGIN:VEVENT"
+    )
+    content = calendar(event).replace(b"BEGIN:VEVENT", zone.encode(), 1)
+    assert begins(content) == ["10 05:00 UTC"]
+
+
+WEEKDAYS = (
+    "DTSTART;TZID=Europe/Berlin:20050103T080000\r\nDURATION:PT1H\r\nRRULE:FREQ=WEEKLY;BYDAY=MO,TU,WE,TH,FR"
+)
+
+
+def followed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return a list that grows by each event whose rule the library follows."""
+    seen: list[Any] = []
+
+    def counted(part: Any) -> Any:
+        seen.extend(part.subcomponents)
+        return occurrences_of(part)
+
+    monkeypatch.setattr(calendars, "occurrences_of", counted)
+    return seen
+
+
+def test_no_more_events_are_followed_than_make_too_many_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """17 KB of 100 events on weekdays took 7 s of a processor before they were refused."""
+    seen = followed(monkeypatch)
+    with pytest.raises(BadInput, match="has more than 1000 times within 400 days"):
+        told(*[WEEKDAYS] * 100)
+    assert len(seen) == 4
+
+
+def test_an_event_that_is_long_over_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = followed(monkeypatch)
+    over = f"{WEEKDAYS};UNTIL=20260101T000000Z"
+    assert told(*[over] * 99, "DTSTART:20261210T080000Z\r\nDURATION:PT1H")[0][0] == "2026-12-10T08:00:00"
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("event", "first"),
+    [
+        (f"{WEEKDAYS};UNTIL=20260923T000000Z", "2026-09-22T08:00:00"),
+        (f"{WEEKDAYS};UNTIL=20260101T000000Z".replace("PT1H", "P400D"), "2025-08-18T08:00:00"),
+        (
+            f"{WEEKDAYS};UNTIL=20260101T000000Z\r\nRDATE;TZID=Europe/Berlin:20261210T080000",
+            "2026-12-10T08:00:00",
+        ),
+        (f"{WEEKDAYS};COUNT=5700", "2026-09-22T08:00:00"),
+    ],
+    ids=["until lately", "long", "with another time", "counted"],
+)
+def test_an_old_event_that_lasts_or_comes_again_is_followed(event: str, first: str) -> None:
+    assert told(event)[0][0] == first
 
 
 def test_a_cancelled_event_freezes_nothing() -> None:
