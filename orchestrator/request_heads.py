@@ -17,6 +17,8 @@ from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from activities.drivers import header_lines  # noqa: F401 - the pattern that it sets
+
 MOST_HEAD = 16 * 1024
 """Bytes of a request before its body."""
 

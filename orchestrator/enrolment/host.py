@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from pydantic import ValidationError
 
+from activities.drivers import header_lines  # noqa: F401 - the pattern that it sets
 from activities.drivers.private_files import read_private, write_private
 from orchestrator.enrolment.authority import fingerprint_of, key_pem, new_key
 from orchestrator.enrolment.messages import CertificateGiven, EnrolmentAsked, RenewalAsked

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from activities.drivers import header_lines  # noqa: F401 - the pattern that it sets
 from activities.drivers.notices.port import DEADLINE, Undelivered
 from activities.drivers.notices.secret import without
 from policies.model.errors import BadInput

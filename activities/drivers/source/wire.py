@@ -14,6 +14,7 @@ from typing import Any
 import httpcore
 import httpx
 
+from activities.drivers import header_lines  # noqa: F401 - the pattern that it sets
 from activities.refusals import DownloadFailed
 
 CONNECT_SECONDS = 10.0
