@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from orchestrator.api import long_answers
+from orchestrator.api.disconnects import while_connected
 from orchestrator.api.long_answers import MOST_ANSWERS, as_json
 from orchestrator.page import render
 from orchestrator.reporting.render import as_html, as_markdown
@@ -86,7 +87,7 @@ async def test_a_connection_that_takes_nothing_is_closed_and_no_longer_counts(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    waiting, while_connected = list[Any](), long_answers.while_connected
+    waiting = list[Any]()
 
     async def noted(request: Any, work: Any) -> Any:
         waiting.append(request)
