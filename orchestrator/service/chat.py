@@ -243,14 +243,16 @@ class ChatService:
                 for row in rows
             ) or (f"{fleet} has no change yet.",)
         if order.verb is ChatVerb.DRAINS:
-            drains = (await self._service.drains(caller, fleet)).drains
-            slots = [(one.rollout, slot) for one in drains for slot in one.slots]
+            drains = await self._service.drains(caller, fleet)
+            slots = [(one.rollout, slot) for one in drains.drains for slot in one.slots]
             lines = [
                 f"{change}: {slot.gateway} {slot.slot}, "
                 f"{slot.sessions if slot.sessions is not None else 'an unknown number of'} sessions"
                 for change, slot in slots[:SHOWN_ROWS]
             ]
             more = [f"{len(slots) - SHOWN_ROWS} more."] if len(slots) > SHOWN_ROWS else []
+            if lines and drains.as_of is not None:
+                more.append(f"Sessions as of {drains.as_of:%H:%M:%S} UTC.")
             return (*lines, *more) or (f"Nothing drains in {fleet}.",)
         if order.verb is ChatVerb.SESSIONS:
             found = await self._service.traffic(caller, fleet)
