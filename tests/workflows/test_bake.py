@@ -161,6 +161,7 @@ async def test_what_serves_is_watched_on_after_the_next_release_went_back(world:
     assert {asked.change for asked in world.judge.bakes} == {promoted}
 
 
+@pytest.mark.sweep
 async def test_a_watch_over_a_promotion_that_was_lost_is_begun_again_within_a_minute(world: World) -> None:
     """A7: also where the next change, or the bake itself, was ended by force."""
     world.judge.says(UNDECIDED, wave=0)
@@ -172,6 +173,7 @@ async def test_a_watch_over_a_promotion_that_was_lost_is_begun_again_within_a_mi
     await until(lambda: len(world.judge.bakes) > looks)
 
 
+@pytest.mark.sweep
 async def test_a_promotion_that_was_taken_back_or_is_old_is_watched_no_more(world: World) -> None:
     world.judge.says(UNDECIDED, wave=0)
     await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
@@ -186,6 +188,7 @@ async def test_a_promotion_that_was_taken_back_or_is_old_is_watched_no_more(worl
     assert (bake.status, len(world.judge.bakes)) == (WorkflowExecutionStatus.COMPLETED, looks)
 
 
+@pytest.mark.sweep
 async def test_reconcile_leaves_no_watch_over_what_a_rollback_is_taking_back(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +219,7 @@ async def test_reconcile_leaves_no_watch_over_what_a_rollback_is_taking_back(
     await recorded.everybody_on(OLD)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("automation", ["ask", "observe"])
 async def test_a_hard_sign_in_the_bake_goes_back_also_after_harm_that_operators_decide_about(
     server: Engine, automation: str
@@ -307,6 +311,7 @@ def asked(world: World) -> list[str]:
 # Rings: a promotion on some gateways ends no watch over one on others.
 
 
+@pytest.mark.sweep
 async def test_a_ring_is_watched_to_its_end_after_the_next_ring_was_promoted(world: World) -> None:
     world.judge.says(UNDECIDED, wave=0)
     await world.upgrade(("gw-1", "gw-2"))
@@ -323,6 +328,7 @@ async def test_a_ring_is_watched_to_its_end_after_the_next_ring_was_promoted(wor
     await until(lambda: second in {asked.change for asked in world.judge.bakes})
 
 
+@pytest.mark.sweep
 async def test_a_promotion_is_watched_once_after_harm_in_a_newer_one_was_taken_back(world: World) -> None:
     """Two watches took a gateway that failed alone back, and the second ended the next upgrade for it."""
     first, second = await two_promotions(world, ("gw-3",), ("gw-4",))
@@ -335,6 +341,7 @@ async def test_a_promotion_is_watched_once_after_harm_in_a_newer_one_was_taken_b
     await until(is_watched_once)
 
 
+@pytest.mark.sweep
 async def test_a_wave_that_begins_as_a_watch_does_is_left_out_of_the_watch_over_older_promotions_too(
     world: World,
 ) -> None:
@@ -383,6 +390,7 @@ async def watches(world: World) -> list[tuple[str, str]]:
     return sorted((one.id, order.change) for one, (order, _) in zip(found, orders, strict=True))
 
 
+@pytest.mark.sweep
 async def test_a_watch_begins_although_the_one_before_it_is_still_ending(world: World) -> None:
     """The bake had no watch at all from then on: a ring was promoted, and nobody looked at it."""
     world.judge.says(UNDECIDED, wave=0)
@@ -402,6 +410,7 @@ async def has_tried_to_watch(bake: Running) -> bool:
     return failed in {event.event_type async for event in bake.fetch_history_events()}
 
 
+@pytest.mark.sweep
 async def test_harm_in_an_older_promotion_takes_back_no_gateway_that_a_later_one_has_moved(
     world: World,
 ) -> None:
@@ -414,6 +423,7 @@ async def test_harm_in_an_older_promotion_takes_back_no_gateway_that_a_later_one
     assert world.book.known_good(world.fleet.name)["gw-2"] == NEXT
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_failed_and_left_the_file_has_no_later_promotion_taken_back(
     server: Engine,
 ) -> None:
@@ -435,6 +445,7 @@ async def test_a_gateway_that_failed_and_left_the_file_has_no_later_promotion_ta
         assert world.serving()["gw-2"] == "1.4.0"
 
 
+@pytest.mark.sweep
 async def test_harm_found_after_promotion_waits_for_no_dead_gateway_that_left_the_file(world: World) -> None:
     """It was tried for ever, and the fleet's lock with it; a rollback that an operator orders goes on."""
     world.judge.says(UNDECIDED, wave=0)
@@ -449,6 +460,7 @@ async def test_harm_found_after_promotion_waits_for_no_dead_gateway_that_left_th
     assert {world.serving()[name] for name in ("gw-1", "gw-2", "gw-3")} == {"1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_a_ring_is_watched_on_while_the_next_ring_is_upgraded(world: World) -> None:
     world.judge.says(UNDECIDED, wave=0)
     await world.upgrade(("gw-1", "gw-2"))

@@ -80,6 +80,7 @@ async def test_who_wants_it_all_the_same_gets_it_and_the_story_says_so(world: Wo
     assert f"started all the same: {CROWDED.sentence}" in told
 
 
+@pytest.mark.sweep
 async def test_an_hour_that_cannot_be_read_stops_nobody_and_the_story_says_so(world: World) -> None:
     silent = "logins: nothing is known of the last hour: Prometheus does not answer"
     world.judge.advice = (Advice(normal=None, sentence=silent, unavailable=True),)
@@ -104,6 +105,7 @@ async def test_a_survey_names_silent_gateways_beside_those_that_answer(world: Wo
     assert silent == {"gw-2": "gw-2 does not answer"}
 
 
+@pytest.mark.sweep
 async def test_an_install_brings_up_empty_gateways_and_leaves_those_that_serve(
     server: Engine,
 ) -> None:
@@ -117,6 +119,7 @@ async def test_an_install_brings_up_empty_gateways_and_leaves_those_that_serve(
     assert world.book.known_good("edge") == {"gw-1": OLD, "gw-2": OLD}
 
 
+@pytest.mark.sweep
 async def test_an_install_moves_no_known_good_of_a_gateway_that_serves_its_release_already(
     server: Engine,
 ) -> None:
@@ -131,6 +134,7 @@ async def test_an_install_moves_no_known_good_of_a_gateway_that_serves_its_relea
     assert known_good == {"gw-1": OLD, "gw-2": OLD, "gw-3": NEW, "gw-4": OLD}
 
 
+@pytest.mark.sweep
 async def test_an_install_that_takes_no_login_ends_with_the_probes_reason(
     server: Engine,
 ) -> None:

@@ -116,6 +116,7 @@ async def test_votes_are_counted_after_the_clock_was_set_back(
     assert result.outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("passed", [0, 1], ids=["the wave under way", "waves that have passed"])
 async def test_a_watch_that_is_silent_is_noticed_after_the_clock_was_set_back(
     server: Engine, monkeypatch: pytest.MonkeyPatch, passed: int

@@ -157,6 +157,7 @@ async def test_a_rollback_before_the_first_wave_begins_touches_nothing(world: Wo
     assert world.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_a_rollback_while_gateways_switch_brings_back_those_that_had(world: World) -> None:
     rollout = await world.start(("gw-1", "gw-2", "gw-3"))
     await until(lambda: "stage 1.3.0" in world.gateways["gw-1"].effects)
@@ -165,6 +166,7 @@ async def test_a_rollback_while_gateways_switch_brings_back_those_that_had(world
     assert set(world.serving().values()) == {"1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_a_rollback_while_watching_brings_the_wave_back(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",))
@@ -202,6 +204,7 @@ async def test_a_rollback_while_rolling_back_changes_neither_the_end_nor_the_cau
     assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "9 of 10 logins fail")
 
 
+@pytest.mark.sweep
 async def test_the_same_command_twice_is_one_order(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",))
@@ -212,6 +215,7 @@ async def test_the_same_command_twice_is_one_order(world: World) -> None:
     assert said == ["on call: hold (because)"]
 
 
+@pytest.mark.sweep
 async def test_the_same_id_with_other_words_is_a_conflict(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",))
@@ -277,6 +281,7 @@ async def half_promoted(world: World) -> AsyncIterator[Running]:
         world.book.record_known_good_batch = write  # type: ignore[method-assign]
 
 
+@pytest.mark.sweep
 async def test_an_order_to_go_back_in_the_middle_of_the_promotion_is_carried_out(world: World) -> None:
     async with half_promoted(world) as rollout:
         await say(rollout, CommandKind.ROLL_BACK, reason="users call")
@@ -393,6 +398,7 @@ async def test_a_stored_abort_is_a_rollback_once_sessions_have_moved(world: Worl
     assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "ana: wrong release")
 
 
+@pytest.mark.sweep
 def test_a_repeat_is_told_from_other_words_of_the_same_id_also_where_a_thousand_gateways_are_named() -> None:
     receipts, names = Receipts(), tuple(f"gw-{number:04}" for number in range(1000))
     for given in (
@@ -406,6 +412,7 @@ def test_a_repeat_is_told_from_other_words_of_the_same_id_also_where_a_thousand_
     assert len(json.dumps(receipts.dump(), default=str)) < LONGEST_KEPT
 
 
+@pytest.mark.sweep
 def test_a_command_that_was_kept_by_a_penstock_that_spelled_it_otherwise_is_the_same_command() -> None:
     given = Command(id="k1", kind=CommandKind.ROLL_BACK, person="ana", reason="users call")
     spelled = json.dumps(given.model_dump(mode="json") | {"gateway": None})  # as one named a gateway before

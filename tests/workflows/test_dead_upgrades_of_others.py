@@ -79,6 +79,7 @@ async def test_a_way_back_of_other_gateways_leaves_a_dead_upgrade_to_reconcile(
     assert world.serving() == stays | {"gw-3": "1.1.6", "gw-4": "1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_a_rollback_takes_a_dead_upgrade_back_after_one_gateway_of_another_promotion_failed_alone(
     recorded: Recorded,
 ) -> None:
@@ -92,6 +93,7 @@ async def test_a_rollback_takes_a_dead_upgrade_back_after_one_gateway_of_another
     assert world.book.change(dead).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_half_a_promotion_is_taken_back_as_a_whole_after_one_gateway_of_it_failed_alone(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +110,7 @@ async def test_half_a_promotion_is_taken_back_as_a_whole_after_one_gateway_of_it
     await not_watched(recorded)
 
 
+@pytest.mark.sweep
 async def test_a_whole_promotion_stays_after_its_upgrade_died_and_one_gateway_of_it_failed_alone(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

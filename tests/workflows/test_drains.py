@@ -305,6 +305,7 @@ async def test_what_an_earlier_change_left_on_broken_tunnels_is_not_waited_for(w
     assert "tunnels found broken" in told(world)
 
 
+@pytest.mark.sweep
 async def test_a_drain_that_is_cancelled_while_sessions_are_being_ended_goes_no_further(world: World) -> None:
     fake = with_people(world, 1)
     fake.fail("end", Unavailable("gw-1 does not answer"), times=FOR_LONG)
@@ -317,6 +318,7 @@ async def test_a_drain_that_is_cancelled_while_sessions_are_being_ended_goes_no_
     assert isinstance(ended.value.cause, CancelledError)
 
 
+@pytest.mark.sweep
 async def test_a_drain_that_a_newer_change_takes_over_says_what_was_pending(world: World) -> None:
     fake = with_people(world, 2)
     running = await drain(world, seconds=60)
@@ -326,6 +328,7 @@ async def test_a_drain_that_a_newer_change_takes_over_says_what_was_pending(worl
     assert "drain handed over" in told(world)
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_a_newer_change_has_takes_no_commands_for_its_old_drain(world: World) -> None:
     fake, other = with_people(world, 1), world.gateways["gw-2"]
     other.login("192.0.2.9")
@@ -372,6 +375,7 @@ async def holds_people(running: Running, number: int) -> bool:
     return any(slot.sessions == number for slot in (await status_of(running)).slots)
 
 
+@pytest.mark.sweep
 async def test_the_engine_hears_of_each_drain_the_more_seldom_the_more_there_are(world: World) -> None:
     fake = with_people(world, 1)
     running = await drain(world, seconds=36_000, draining=1_000)
@@ -386,6 +390,7 @@ async def test_the_engine_hears_of_each_drain_the_more_seldom_the_more_there_are
     assert max(beats) == 2.5 * beat_of(1_000)
 
 
+@pytest.mark.sweep
 async def test_an_exempt_session_outlives_every_deadline(world: World) -> None:
     fake = with_people(world, 2)
     fake.exempt = {"192.0.2.0"}
@@ -437,6 +442,7 @@ async def test_a_long_drain_forgets_neither_silent_gateways_nor_commands(world: 
     assert (await result_of(running)).stopped == ("gw-1 a", "gw-2 a")
 
 
+@pytest.mark.sweep
 async def test_no_name_or_address_of_an_exempt_person_is_in_the_history(world: World) -> None:
     fake = with_people(world, 2)
     fake.exempt = {"192.0.2.0"}
@@ -450,6 +456,7 @@ async def test_no_name_or_address_of_an_exempt_person_is_in_the_history(world: W
     assert b"192.0.2." not in told
 
 
+@pytest.mark.sweep
 async def test_an_extension_moves_the_deadline_and_the_warning(world: World) -> None:
     fake = with_people(world, 1)
     slowly = LIMITS.model_copy(update={"warning": timedelta(seconds=59)})
@@ -466,6 +473,7 @@ async def test_an_extension_moves_the_deadline_and_the_warning(world: World) -> 
     assert (await result_of(running)).sessions_ended == 0
 
 
+@pytest.mark.sweep
 async def test_sessions_that_cannot_be_counted_are_never_ended(world: World) -> None:
     fake = with_people(world, 1)
     fake.uncountable.add("a")
@@ -479,6 +487,7 @@ async def test_sessions_that_cannot_be_counted_are_never_ended(world: World) -> 
     assert (await result_of(running)).stopped == ("gw-1 a",)
 
 
+@pytest.mark.sweep
 async def test_an_instance_that_becomes_silent_is_listed_with_since_when_and_ended_by_an_operator(
     world: World,
 ) -> None:
@@ -526,6 +535,7 @@ async def test_an_instance_that_answers_in_another_form_is_listed_with_it_and_no
     assert (await result_of(running)).stopped == ("gw-1 a",)
 
 
+@pytest.mark.sweep
 async def test_an_order_for_one_slot_means_nobody_in_another_slot_of_the_gateway(world: World) -> None:
     """To stop what hangs in slot c by the gateway's name would end every good session in slot a."""
     fake = with_people(world, 2)
@@ -554,6 +564,7 @@ async def test_an_order_for_one_slot_means_nobody_in_another_slot_of_the_gateway
     assert (result.stopped, result.sessions_ended) == (("gw-1 a", "gw-1 c"), 0)
 
 
+@pytest.mark.sweep
 async def test_the_deadline_stops_a_silent_instance_only_when_its_kernel_has_shown_no_user_for_long(
     world: World,
 ) -> None:
@@ -629,6 +640,7 @@ async def test_tunnels_that_are_broken_end_at_once_in_small_batches(world: World
     assert "tunnels found broken" in told(world)
 
 
+@pytest.mark.sweep
 async def test_working_tunnels_of_a_release_on_which_logins_fail_are_waited_for(world: World) -> None:
     fake = with_people(world, 5)
     fake.bad_releases.add(OLD.digest)
@@ -640,6 +652,7 @@ async def test_working_tunnels_of_a_release_on_which_logins_fail_are_waited_for(
     assert (await result_of(running)).sessions_ended == 0
 
 
+@pytest.mark.sweep
 async def test_nobody_is_sent_from_broken_tunnels_to_an_instance_that_is_no_better(world: World) -> None:
     fake = with_people(world, 1)
     fake.bad_releases.add(NEW.digest)
@@ -650,6 +663,7 @@ async def test_nobody_is_sent_from_broken_tunnels_to_an_instance_that_is_no_bett
     await result_of(running)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("what", ["crash", "reboot"])
 async def test_what_a_crash_or_reboot_cost_is_counted_as_such(world: World, what: str) -> None:
     fake = with_people(world, 3)

@@ -180,6 +180,7 @@ async def test_an_upgrade_of_a_gateway_that_failed_alone_ends_before_it_begins(w
     await until(lambda: world.serving()["gw-2"] == "1.1.6", IN_A_MINUTE)
 
 
+@pytest.mark.sweep
 async def test_a_watch_hears_harm_and_silence_while_a_gateway_waits_to_be_taken_back(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +230,7 @@ async def waits_for_tonight(world: World) -> Running:
     return waiting
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("has_just_ended", [False, True])
 async def test_a_rollback_waits_for_no_return_of_a_dead_gateway_that_a_waiting_upgrade_has_let_in(
     recorded: Recorded, has_just_ended: bool
@@ -248,6 +250,7 @@ async def test_a_rollback_waits_for_no_return_of_a_dead_gateway_that_a_waiting_u
     await until(lambda: world.serving()["gw-1"] == "1.1.6")
 
 
+@pytest.mark.sweep
 async def test_a_rollback_waits_for_no_dead_gateway_that_returns_by_itself(recorded: Recorded) -> None:
     """It goes back already, and that kept the lock for a minute."""
     world = recorded.world
@@ -259,6 +262,7 @@ async def test_a_rollback_waits_for_no_dead_gateway_that_returns_by_itself(recor
     await until(lambda: world.serving()["gw-1"] == "1.1.6")
 
 
+@pytest.mark.sweep
 async def test_harm_waits_for_no_return_of_a_dead_gateway_that_a_waiting_upgrade_has_let_in(
     world: World,
 ) -> None:
@@ -296,6 +300,7 @@ async def next_release(world: World) -> Running:
     return rollout
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_failed_alone_is_taken_back_during_the_upgrade_that_leaves_it_out(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,6 +316,7 @@ async def test_a_gateway_that_failed_alone_is_taken_back_during_the_upgrade_that
     assert world.serving() == {"gw-1": "1.4.0", "gw-2": "1.1.6", "gw-3": "1.3.0", "gw-4": "1.3.0"}
 
 
+@pytest.mark.sweep
 async def test_harm_on_gateways_that_the_next_upgrade_leaves_out_takes_both_releases_back(
     world: World,
 ) -> None:
@@ -327,6 +333,7 @@ async def test_harm_on_gateways_that_the_next_upgrade_leaves_out_takes_both_rele
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_the_notice_of_a_gateway_that_failed_alone_is_settled_once_an_upgrade_takes_it_over(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,6 +357,7 @@ async def test_the_notice_of_a_gateway_that_failed_alone_is_settled_once_an_upgr
     assert (await status_of(rollout)).phase is Phase.OBSERVING
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_failed_alone_is_taken_back_after_the_promotion_that_left_it_out(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,6 +383,7 @@ def one_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workflows.failed_alone.MOST_TOGETHER", 1, raising=False)
 
 
+@pytest.mark.sweep
 async def test_each_of_more_gateways_than_one_question_names_is_taken_back_after_a_promotion(
     world: World, one_together: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,6 +394,7 @@ async def test_each_of_more_gateways_than_one_question_names_is_taken_back_after
     await until(lambda: [*world.serving().values()][:2] == ["1.1.6", "1.1.6"], IN_A_MINUTE)
 
 
+@pytest.mark.sweep
 async def test_each_of_more_gateways_than_one_step_names_is_taken_back_after_their_wave(
     world: World, one_together: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -405,6 +415,7 @@ async def test_each_of_more_gateways_than_one_step_names_is_taken_back_after_the
     assert (await status_of(rollout)).phase is Phase.OBSERVING
 
 
+@pytest.mark.sweep
 async def test_no_gateway_beyond_those_that_a_result_names_is_called_taken_back_that_is_not(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,6 +141,7 @@ async def test_an_order_that_is_stored_is_named_until_a_worker_takes_it(
     assert abs(datetime.now(UTC) - stored.at) < timedelta(minutes=1)
 
 
+@pytest.mark.sweep
 async def test_an_order_that_was_carried_out_is_not_stored_any_more(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",))
@@ -169,6 +170,7 @@ class UnheardEngine(DeafEngine):
         )
 
 
+@pytest.mark.sweep
 async def test_an_order_that_no_worker_takes_is_answered_in_whole_sentences() -> None:
     """M5: one ended without a full stop, and began small."""
     engine = UnheardEngine(RPCStatusCode.UNAVAILABLE)
@@ -182,6 +184,7 @@ async def test_an_order_that_no_worker_takes_is_answered_in_whole_sentences() ->
     )
 
 
+@pytest.mark.sweep
 async def test_a_stored_rollback_of_what_has_moved_sessions_is_not_answered_with_what_it_does_otherwise() -> (
     None
 ):
@@ -200,6 +203,7 @@ async def test_a_stored_rollback_of_what_has_moved_sessions_is_not_answered_with
     )
 
 
+@pytest.mark.sweep
 async def test_an_abort_that_is_only_stored_is_answered_with_what_it_does_once_sessions_have_moved() -> None:
     engine = DeafEngine(RPCStatusCode.UNAVAILABLE)
     abort = BACK.model_copy(update={"kind": CommandKind.ABORT})
@@ -208,6 +212,7 @@ async def test_an_abort_that_is_only_stored_is_answered_with_what_it_does_once_s
     assert receipt.sentence.endswith("new ones go back to known-good.")
 
 
+@pytest.mark.sweep
 async def test_an_order_that_no_road_takes_is_an_error_in_words() -> None:
     """D8."""
     engine = DeafEngine(RPCStatusCode.UNAVAILABLE, RPCStatusCode.UNAVAILABLE)
@@ -232,6 +237,7 @@ class _Later(WorkflowInboundInterceptor):
         return await super().execute_workflow(input)
 
 
+@pytest.mark.sweep
 async def test_a_forced_rollback_brings_back_what_a_wedged_change_has_touched(
     server: Engine,
 ) -> None:
@@ -302,6 +308,7 @@ def test_a_fleet_that_reconcile_looks_at_in_turns_counts_as_seen() -> None:
     assert looked_at_within(50) == timedelta(minutes=5)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("lines", "entries"), [(0, 1), (200, 4), (600, 10)])
 def test_no_entry_of_states_is_larger_than_the_engine_takes_well(lines: int, entries: int) -> None:
     """D11; fifty gateways with 600 routes each were 1.2 MB; the engine takes no more than 2."""
@@ -319,6 +326,7 @@ def test_no_entry_of_states_is_larger_than_the_engine_takes_well(lines: int, ent
     assert entries_of("edge", (), {"gw-99": "silent"}, asked)[0].silent == {"gw-99": "silent"}
 
 
+@pytest.mark.sweep
 def test_nobody_stops_waiting_for_a_look_at_10000_gateways_before_it_is_over() -> None:
     """Silent gateways in every part of such a fleet take 20 s in each of 17 rounds."""
     assert timedelta(seconds=SURVEY_SECONDS) > SURVEYED_WITHIN + 10_000 * SURVEY_OF_A_GATEWAY
@@ -335,6 +343,7 @@ async def under_way(client: Client) -> tuple[int, int]:
     return most, steps_asked
 
 
+@pytest.mark.sweep
 async def test_no_workflow_waits_for_more_than_fifty_gateways_at_once(server: Engine) -> None:
     """D11; the engine ends what has 2,000 steps or children under way at once."""
     fleet = fleet_of("edge", size=80, switching=80)
@@ -366,6 +375,7 @@ async def _orders_of(client: Client, batch: str) -> list[BatchOrder]:
     return orders
 
 
+@pytest.mark.sweep
 async def test_a_history_is_cut_while_one_gateway_after_the_other_switches_and_nobody_starts_twice(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -458,6 +468,7 @@ async def test_a_change_asks_a_ledger_that_is_away_less_and_less_often_and_tells
     assert any("users call" in sentence for sentence in told)
 
 
+@pytest.mark.sweep
 async def test_a_way_back_whose_history_is_cut_goes_on_while_the_ledger_is_away(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -487,6 +498,7 @@ async def test_a_way_back_whose_history_is_cut_goes_on_while_the_ledger_is_away(
         assert (await result_of(restore)).back == 1
 
 
+@pytest.mark.sweep
 async def test_what_a_batch_did_until_all_had_switched_is_cut_off_before_its_first_renewal(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

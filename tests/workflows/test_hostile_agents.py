@@ -227,6 +227,7 @@ async def test_no_counts_that_a_host_tells_are_larger_than_others_can_read(serve
     assert silent == {"gw-3": "its agent's answer cannot be read (observe gateway)"}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("answer", [NONSENSE, BYTES, NOTHING], ids=["no model", "bytes", "nothing"])
 async def test_the_way_back_reaches_all_but_the_gateway_whose_answers_cannot_be_read(
     server: Engine, answer: Any
@@ -259,6 +260,7 @@ def bound_hosts(world: World, behind: timedelta = timedelta(0)) -> None:
         fake.bounds = HostBounds(name, clock=lambda: datetime.now(UTC) - behind)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("ahead", [CLOCK_DIFFERENCE, None], ids=["some minutes", "for ever"])
 async def test_a_gateway_that_has_seen_an_epoch_which_others_would_refuse_is_named(
     server: Engine, ahead: timedelta | None
@@ -337,6 +339,7 @@ async def test_a_gateway_that_counts_more_sessions_than_there_can_be_keeps_no_ot
         assert {world.serving()[name] for name in ("gw-1", "gw-2", "gw-4")} == {"1.3.0"}
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_counts_more_sessions_than_there_can_be_keeps_no_other_from_emptying(
     server: Engine,
 ) -> None:
@@ -357,12 +360,14 @@ async def test_a_gateway_that_counts_more_sessions_than_there_can_be_keeps_no_ot
         await running.terminate()
 
 
+@pytest.mark.sweep
 async def test_a_gateway_with_more_obstacles_than_there_can_be_is_named(server: Engine) -> None:
     async with fleet_with(server, "gw-3", {"preflight_gateway": ["full"] * 10_000}) as world:
         result = await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
         assert result.reason == "Stopped: gw-3: its agent's answer cannot be read (preflight gateway)"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("piece", "why"),
     [
@@ -393,6 +398,7 @@ async def test_a_snapshot_that_comes_in_senseless_pieces_is_given_up(
     assert why in sentence_of(given_up.value.cause)
 
 
+@pytest.mark.sweep
 async def test_a_snapshot_that_is_called_by_no_digest_is_given_up(server: Engine) -> None:
     operation = Operation(rollout="edge-1", epoch=1, gateway="gw-3", step="freeze", digest=digest_of(b""))
     async with fleet_with(server, "gw-3", {"snapshot_gateway": "the one of yesterday"}) as world:
@@ -436,6 +442,7 @@ async def test_an_agent_that_does_not_wait_for_sessions_is_asked_no_oftener_than
         await running.terminate()
 
 
+@pytest.mark.sweep
 async def test_a_slot_that_nobody_knows_keeps_no_other_gateway_from_being_found(server: Engine) -> None:
     state = state_of("gw-3")
     state["steering"]["serving"] = "zz"

@@ -120,6 +120,7 @@ async def test_no_report_that_the_relay_hands_on_keeps_another_gateway_from_its_
         assert await goes_back_without_the_hostile_one(world) == f"{BAD}: {why}"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "failure",
     [of_unknown_category(), with_unknown_timeout_as_cause(), with_endless_delay()],

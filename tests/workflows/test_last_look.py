@@ -126,6 +126,7 @@ async def test_a_silent_gateway_of_one_part_delays_the_look_at_no_other_part(
     assert world.book.known_good("edge") == {name: OLD if name == "gw-6" else NEW for name in world.gateways}
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_was_steered_back_is_not_promoted_because_the_ledger_fails_meanwhile(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +147,7 @@ async def test_a_gateway_that_was_steered_back_is_not_promoted_because_the_ledge
     assert world.book.known_good("edge")["gw-1"] == OLD
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_an_operator_steers_back_during_a_hold_after_the_last_wave_is_not_promoted(
     world: World,
 ) -> None:
@@ -163,6 +165,7 @@ async def test_a_gateway_that_an_operator_steers_back_during_a_hold_after_the_la
     assert world.book.known_good("edge")["gw-1"] == OLD
 
 
+@pytest.mark.sweep
 async def test_a_hold_that_is_lifted_before_the_last_look_has_ended_is_followed_by_a_new_look(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +192,7 @@ async def test_a_hold_that_is_lifted_before_the_last_look_has_ended_is_followed_
     assert world.book.known_good("edge")["gw-1"] == OLD
 
 
+@pytest.mark.sweep
 async def test_a_rollback_waits_for_no_gateway_that_is_asked_before_the_promotion(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

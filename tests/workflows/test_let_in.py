@@ -142,6 +142,7 @@ async def test_a_reload_that_a_wave_on_trial_keeps_out_is_offered_no_hold_which_
     assert await recorded.service.reload(world.fleet, plan, "on call", "an account was stolen")
 
 
+@pytest.mark.sweep
 async def test_a_rollback_ends_what_a_waiting_upgrade_has_let_in(world: World) -> None:
     rollout = await waiting(world)
     drift(world)
@@ -153,6 +154,7 @@ async def test_a_rollback_ends_what_a_waiting_upgrade_has_let_in(world: World) -
     assert world.book.open_changes("edge") == ()
 
 
+@pytest.mark.sweep
 async def test_credentials_are_reloaded_in_an_emergency_while_an_upgrade_only_waits(
     recorded: Recorded,
 ) -> None:
@@ -168,6 +170,7 @@ async def test_credentials_are_reloaded_in_an_emergency_while_an_upgrade_only_wa
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_an_emergency_reload_waits_for_no_gateway_that_reconcile_brings_back(
     recorded: Recorded,
 ) -> None:
@@ -198,6 +201,7 @@ async def reload_order(recorded: Recorded) -> ChangeOrder:
     )
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("window", [CLOSED, OPEN], ids=["waits on", "begins its next wave"])
 async def test_an_order_in_the_first_task_after_a_cut_is_let_in_before_the_next_wave(
     recorded: Recorded, window: WindowAnswer
@@ -231,6 +235,7 @@ async def test_an_order_in_the_first_task_after_a_cut_is_let_in_before_the_next_
     assert all(fake.effects[0] == "reload a" for fake in world.gateways.values())
 
 
+@pytest.mark.sweep
 async def test_an_order_that_arrives_ahead_of_the_end_of_what_was_let_in_is_not_lost(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +255,7 @@ async def test_an_order_that_arrives_ahead_of_the_end_of_what_was_let_in_is_not_
     assert (await status_of(rollout)).phase is Phase.WAITING
 
 
+@pytest.mark.sweep
 async def test_a_bad_reload_that_an_upgrade_has_let_in_is_taken_back_before_it_has_ended(
     recorded: Recorded,
 ) -> None:
@@ -265,6 +271,7 @@ async def test_a_bad_reload_that_an_upgrade_has_let_in_is_taken_back_before_it_h
         await until(lambda: recorded.ledger.history("edge")[0].outcome is Outcome.ROLLED_BACK)
 
 
+@pytest.mark.sweep
 async def test_bad_settings_are_taken_back_while_an_upgrade_only_waits_and_no_release_with_them(
     recorded: Recorded,
 ) -> None:
@@ -287,6 +294,7 @@ async def test_bad_settings_are_taken_back_while_an_upgrade_only_waits_and_no_re
     assert (status.rollout, status.phase) == (name, Phase.WAITING)
 
 
+@pytest.mark.sweep
 async def test_bad_settings_are_taken_back_between_two_waves_of_an_upgrade(recorded: Recorded) -> None:
     world, service = recorded.world, recorded.service
     await configured(recorded, with_settings(recorded))
@@ -298,6 +306,7 @@ async def test_bad_settings_are_taken_back_between_two_waves_of_an_upgrade(recor
     assert (await status_of(rollout)).phase is Phase.WAITING
 
 
+@pytest.mark.sweep
 async def test_a_rollback_to_a_release_by_name_ends_an_upgrade_that_only_waits(recorded: Recorded) -> None:
     world, service = recorded.world, recorded.service
     for newer in (NEW, NEXT):

@@ -93,6 +93,7 @@ async def test_a_look_names_no_gateway_that_has_just_left_the_fleets_file(real: 
     assert "gw-1" not in found.silent
 
 
+@pytest.mark.sweep
 async def test_a_look_that_fails_fails_for_all_who_wait_and_for_nobody_later() -> None:
     looks, fleet = Looks[str](), fleet_of("edge")
 
@@ -107,6 +108,7 @@ async def test_a_look_that_fails_fails_for_all_who_wait_and_for_nobody_later() -
     assert await looks.at(fleet, succeed) == "seen"
 
 
+@pytest.mark.sweep
 async def test_who_asks_for_a_look_of_his_own_shares_the_next_one_with_all_who_ask_before_it_begins() -> None:
     looks, fleet, began, over = Looks[int](), fleet_of("edge"), list[bool](), asyncio.Event()
 
@@ -126,6 +128,7 @@ async def test_who_asks_for_a_look_of_his_own_shares_the_next_one_with_all_who_a
     assert await looks.anew(fleet, look) == 3
 
 
+@pytest.mark.sweep
 async def test_a_fleet_whose_file_has_changed_is_looked_at_anew() -> None:
     looks, began = Looks[int](), []
 
@@ -137,6 +140,7 @@ async def test_a_fleet_whose_file_has_changed_is_looked_at_anew() -> None:
     assert await asyncio.gather(*[looks.at(fleet, look) for fleet in fleets]) == [1, 2]
 
 
+@pytest.mark.sweep
 async def test_a_clock_that_is_set_back_during_a_look_hides_nobody(
     real: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +157,7 @@ async def test_a_clock_that_is_set_back_during_a_look_hides_nobody(
     assert (set(found.states), found.silent) == (set(real.gateways), {})
 
 
+@pytest.mark.sweep
 async def test_what_a_worker_with_another_clock_has_written_is_silence_and_never_all_well(
     real: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +176,7 @@ async def test_what_a_worker_with_another_clock_has_written_is_silence_and_never
         await service.plan_settings(real.fleet.model_copy(update={"settings": {"dns": ("10.0.0.53",)}}))
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_goes_while_a_silent_neighbour_is_waited_for_has_not_answered_since(
     real: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Refused
@@ -82,6 +84,7 @@ async def missed_settings(recorded: Recorded, *names: str) -> None:
         recorded.world.gateways[name].recover("observe")
 
 
+@pytest.mark.sweep
 async def test_settings_that_a_gateway_missed_are_brought_to_it_while_an_upgrade_only_waits(
     recorded: Recorded,
 ) -> None:
@@ -99,6 +102,7 @@ async def test_settings_that_a_gateway_missed_are_brought_to_it_while_an_upgrade
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_settings_come_between_two_waves_to_no_gateway_that_the_upgrade_has_changed(
     recorded: Recorded,
 ) -> None:
@@ -118,6 +122,7 @@ async def test_settings_come_between_two_waves_to_no_gateway_that_the_upgrade_ha
     assert world.gateways["gw-1"].settings
 
 
+@pytest.mark.sweep
 async def test_settings_come_to_all_but_the_gateways_that_a_rollback_waits_for(recorded: Recorded) -> None:
     world, refusing = recorded.world, recorded.world.gateways["gw-1"]
     await missed_settings(recorded, "gw-1", "gw-4")
@@ -133,6 +138,7 @@ async def test_settings_come_to_all_but_the_gateways_that_a_rollback_waits_for(r
     assert world.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_no_settings_come_to_a_fleet_while_a_wave_is_under_way(recorded: Recorded) -> None:
     """Nor is the wave asked each minute, whose history cannot be cut while it is held for days."""
     world = recorded.world
@@ -146,6 +152,7 @@ async def test_no_settings_come_to_a_fleet_while_a_wave_is_under_way(recorded: R
     assert "let_in" not in signals
 
 
+@pytest.mark.sweep
 async def test_bad_settings_that_reconcile_repeats_beside_an_upgrade_are_taken_back(
     recorded: Recorded,
 ) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+import pytest
+
 from orchestrator.service.changes import ChangeService
 from policies.model.change import Outcome
 from policies.model.command import CommandKind, CommandReceipt
@@ -114,6 +116,7 @@ async def test_a_rollback_takes_no_earlier_release_back_while_the_ledger_is_slow
     assert known_good(recorded) == {NEW.version}, sentence
 
 
+@pytest.mark.sweep
 async def test_a_rollback_in_a_wave_without_a_trial_takes_no_earlier_release_back_and_says_so(
     recorded: Recorded,
 ) -> None:
@@ -135,6 +138,7 @@ async def test_a_rollback_in_a_wave_without_a_trial_takes_no_earlier_release_bac
     assert known_good(recorded) == {"1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_an_abort_in_a_wave_without_a_trial_promises_what_is_certain(world: World) -> None:
     async with blocked(world.gateways["gw-1"], "stage") as staging:
         rollout = await world.start(("gw-1",))
@@ -144,6 +148,7 @@ async def test_an_abort_in_a_wave_without_a_trial_promises_what_is_certain(world
     assert receipt.sentence == "Aborting. What was started is stopped again; sessions that it moved go back."
 
 
+@pytest.mark.sweep
 async def test_a_rollback_takes_no_earlier_release_back_where_the_engine_lost_a_canary_that_has_no_row(
     recorded: Recorded,
 ) -> None:

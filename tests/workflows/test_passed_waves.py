@@ -100,6 +100,7 @@ async def test_harm_where_a_wave_has_passed_goes_back_while_a_hold_keeps_the_nex
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_harm_where_a_wave_has_passed_goes_back_while_the_next_is_being_switched(world: World) -> None:
     async with blocked(world.gateways["gw-3"], "stage") as staging:
         rollout = await world.start(("gw-1", "gw-2"), ("gw-3", "gw-4"))
@@ -152,6 +153,7 @@ async def test_operators_who_passed_a_wave_against_harm_are_not_asked_about_the_
     await in_phase(rollout, Phase.HELD)
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_fails_alone_after_its_wave_returns_alone_and_the_change_goes_on(
     world: World,
 ) -> None:
@@ -170,6 +172,7 @@ async def test_a_gateway_that_fails_alone_after_its_wave_returns_alone_and_the_c
     assert (row.gateway, row.wave) == ("gw-2", 1)
 
 
+@pytest.mark.sweep
 async def test_operators_are_notified_when_waves_that_have_passed_are_not_watched(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +187,7 @@ async def test_operators_are_notified_when_waves_that_have_passed_are_not_watche
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("answers_after", [0.0, 3.0])
 async def test_a_notice_of_waves_that_are_not_watched_is_settled_after_the_history_was_cut(
     world: World, monkeypatch: pytest.MonkeyPatch, answers_after: float
@@ -204,6 +208,7 @@ async def test_a_notice_of_waves_that_are_not_watched_is_settled_after_the_histo
     assert actions(world).count(UNWATCHED) == 1
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("answers_after", [0.0, 3.0])
 async def test_a_gateway_that_is_not_taken_back_is_tried_on_after_the_history_was_cut(
     world: World, monkeypatch: pytest.MonkeyPatch, answers_after: float
@@ -248,6 +253,7 @@ def actions(world: World) -> list[str]:
     return [action for action, *_ in world.book.events.values()]
 
 
+@pytest.mark.sweep
 async def test_what_has_passed_is_watched_only_until_the_release_is_promoted(world: World) -> None:
     result = await world.upgrade(("gw-1",), ("gw-2",), ("gw-3", "gw-4"))
     assert result.outcome is Outcome.PROMOTED

@@ -71,6 +71,7 @@ async def test_a_wave_reports_mere_progress_at_most_1100_times_in_its_first_five
     assert report_after(changing, 10_000) >= timedelta(minutes=30)
 
 
+@pytest.mark.sweep
 async def test_a_gateway_whose_trial_is_paused_is_on_known_good_and_its_row_says_why(world: World) -> None:
     canary, rollout = await paused(world)
     assert canary.target == "a"
@@ -85,6 +86,7 @@ async def test_a_gateway_whose_trial_is_paused_is_on_known_good_and_its_row_says
     assert status.aside == {}
 
 
+@pytest.mark.sweep
 async def test_the_end_of_a_wave_does_not_wait_for_a_pause_and_keeps_its_gateway(world: World) -> None:
     canary, rollout = await paused(world)
     world.judge.says(HEALTHY)
@@ -92,6 +94,7 @@ async def test_the_end_of_a_wave_does_not_wait_for_a_pause_and_keeps_its_gateway
     assert (result.outcome, result.aside, canary.serving) == (Outcome.PROMOTED, {}, "b")
 
 
+@pytest.mark.sweep
 async def test_a_paused_trial_begins_again_when_its_pause_is_over(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +106,7 @@ async def test_a_paused_trial_begins_again_when_its_pause_is_over(
     assert canary.effects.count("start b") == 1
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_metrics_name_while_its_trial_is_paused_is_left_out_at_once(
     world: World,
 ) -> None:
@@ -113,6 +117,7 @@ async def test_a_gateway_that_metrics_name_while_its_trial_is_paused_is_left_out
     assert OWN in result.reason
 
 
+@pytest.mark.sweep
 async def test_an_instance_that_ends_while_its_trial_is_paused_is_a_failure_of_its_gateway(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +129,7 @@ async def test_an_instance_that_ends_while_its_trial_is_paused_is_a_failure_of_i
     assert (await soon(result_of(rollout))).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_a_rollback_does_not_wait_for_a_pause(world: World) -> None:
     canary, rollout = await paused(world)
     await say(rollout, CommandKind.HOLD)
@@ -132,6 +138,7 @@ async def test_a_rollback_does_not_wait_for_a_pause(world: World) -> None:
     assert canary.target == "a"
 
 
+@pytest.mark.sweep
 async def test_a_history_is_cut_while_a_trial_is_paused(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +158,7 @@ async def test_a_history_is_cut_while_a_trial_is_paused(
     assert (await soon(result_of(rollout))).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_lapses_after_a_pause_are_reported_as_mere_progress(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

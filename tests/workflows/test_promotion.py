@@ -172,6 +172,7 @@ async def test_two_votes_promote_only_against_the_reasons_that_both_were_shown(w
     assert f"by ana and ben against: {COMPLAINTS}" in result.reason
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("automation", ["ask", "observe"])
 async def test_a_hard_sign_goes_back_also_after_harm_that_operators_decide_about(
     server: Engine, automation: str
@@ -195,6 +196,7 @@ async def shows(rollout: Running, reason: str) -> bool:
     return status.decision is not None and status.decision.reason == reason
 
 
+@pytest.mark.sweep
 async def test_votes_decide_only_once_the_metrics_were_read_after_the_last_of_them(world: World) -> None:
     """B4: the second operator votes in the moment in which another gate begins to hold the wave."""
     world.judge.says(held_for(LEAK))
@@ -237,6 +239,7 @@ async def has_ended(running: WorkflowHandle[Any, Any]) -> bool:
     return (await running.describe()).status is not WorkflowExecutionStatus.RUNNING
 
 
+@pytest.mark.sweep
 async def test_a_look_of_before_that_is_still_ending_does_not_end_the_change_that_asked_for_it(
     world: World,
 ) -> None:
@@ -267,6 +270,7 @@ async def test_a_look_of_before_that_is_still_ending_does_not_end_the_change_tha
     await ending.terminate()
 
 
+@pytest.mark.sweep
 async def test_a_change_whose_next_wave_cannot_be_started_goes_back(world: World) -> None:
     """It failed, and its first wave kept a release that was not promoted."""
     world.judge.says(UNDECIDED)

@@ -174,6 +174,7 @@ async def test_only_gateways_of_the_fleet_are_left_out_or_taken_in(world: World)
             await ask(world.fleet, ("gw-99",), "ana", "why")
 
 
+@pytest.mark.sweep
 async def test_one_stranger_among_several_gateways_and_none_of_them_is_left_out(world: World) -> None:
     quarantine = service_of(world)
     with pytest.raises(BadInput, match=r"has no gateway gw-98, gw-99$"):
@@ -181,6 +182,7 @@ async def test_one_stranger_among_several_gateways_and_none_of_them_is_left_out(
     assert world.book.quarantined(world.fleet.name) == ()
 
 
+@pytest.mark.sweep
 async def test_of_several_gateways_that_return_those_that_may_take_part_do_and_the_others_are_named(
     world: World,
 ) -> None:
@@ -201,6 +203,7 @@ async def test_of_several_gateways_that_return_those_that_may_take_part_do_and_t
     assert world.book.quarantined(world.fleet.name) == ()
 
 
+@pytest.mark.sweep
 async def test_who_returns_is_looked_at_after_that_was_asked_for_however_far_apart_the_gateways_are(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +229,7 @@ async def test_who_returns_is_looked_at_after_that_was_asked_for_however_far_apa
     assert [*returned.stays] == [first]
 
 
+@pytest.mark.sweep
 async def test_whom_nobody_waits_for_any_more_is_left_out_and_no_stranger_is_said_to_be(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +249,7 @@ async def test_whom_nobody_waits_for_any_more_is_left_out_and_no_stranger_is_sai
     await rollout.terminate("the test has seen it")
 
 
+@pytest.mark.sweep
 async def test_a_fleet_that_was_only_installed_says_what_it_is_on(world: World) -> None:
     world.book.add_release(OLD, source="http://repository", signers=(), manifest_json="{}")
     await ChangeService(world.client, world.book).surveys.of(world.fleet)
@@ -275,6 +280,7 @@ async def refusing(world: World, step: str) -> Running:
     return rollout
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("_soon_refused")
 @pytest.mark.parametrize("step", ["start_trial", "make_permanent"])
 async def test_a_host_that_refuses_the_switch_is_named_and_left_out_by_quarantine(
@@ -300,6 +306,7 @@ async def test_a_host_that_refuses_the_switch_is_named_and_left_out_by_quarantin
     assert world.book.known_good("edge")["gw-1"] == OLD
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("_soon_refused")
 async def test_a_change_whose_host_refuses_the_switch_is_rolled_back_at_once(world: World) -> None:
     rollout = await refusing(world, "start_trial")
@@ -308,6 +315,7 @@ async def test_a_change_whose_host_refuses_the_switch_is_rolled_back_at_once(wor
     assert set(world.serving().values()) == {"1.1.6"}
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("_soon_refused")
 async def test_a_host_that_takes_the_switch_after_all_is_upgraded(world: World) -> None:
     rollout = await refusing(world, "start_trial")
@@ -316,6 +324,7 @@ async def test_a_host_that_takes_the_switch_after_all_is_upgraded(world: World) 
     assert world.serving()["gw-1"] == "1.3.0"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("step", ["configure", "reload"])
 async def test_a_gateway_quarantined_during_a_change_of_files_is_not_begun_with(
     recorded: Recorded, step: str
@@ -336,6 +345,7 @@ async def test_a_gateway_quarantined_during_a_change_of_files_is_not_begun_with(
     assert NOT_ASKED not in result.reason  # they are asked once they are returned
 
 
+@pytest.mark.sweep
 async def test_no_wave_of_settings_begins_before_one_gateway_has_them(recorded: Recorded) -> None:
     """The first one alone is to show that they are good: in quarantine it shows nothing."""
     service, fleet = recorded.service, with_settings(recorded)

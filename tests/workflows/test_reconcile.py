@@ -166,6 +166,7 @@ async def promoted(real: World, service: ChangeService) -> None:
     assert (await result_of(service._change("edge"))).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_a_start_that_is_sent_again_is_the_same_upgrade(real: World, service: ChangeService) -> None:
     real.judge.says(UNDECIDED)
     plan = real.plan(("gw-1",), ("gw-2",))
@@ -231,6 +232,7 @@ async def test_an_order_after_the_end_is_a_conflict_in_words(real: World, servic
         await service.command("edge", order)
 
 
+@pytest.mark.sweep
 async def test_the_schedule_is_made_once_and_runs_every_minute(real: World) -> None:
     assert await have_reconcile(real.client, real.fleet)
     assert not await have_reconcile(real.client, real.fleet)
@@ -266,6 +268,7 @@ async def lose_the_database(own: Engine) -> None:
         keeping.cancel()
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_a_rollback_gave_up_is_brought_back_once_a_person_returns_it(
     real: World, service: ChangeService
 ) -> None:
@@ -294,6 +297,7 @@ async def test_a_gateway_that_a_rollback_gave_up_is_brought_back_once_a_person_r
     await until(lambda: not real.book.quarantined("edge"))
 
 
+@pytest.mark.sweep
 async def test_whom_penstock_has_left_out_is_taken_in_again_once_it_is_seen_on_its_known_good(
     world: World,
 ) -> None:
@@ -306,6 +310,7 @@ async def test_whom_penstock_has_left_out_is_taken_in_again_once_it_is_seen_on_i
     assert (await reconcile(world)).sentence == "every gateway is on its known-good"
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_answers_again_is_brought_back_at_once_while_another_one_is_silent(
     world: World,
 ) -> None:
@@ -342,6 +347,7 @@ async def test_a_gateway_that_refuses_to_go_back_is_tried_once_and_leaves_the_lo
 # A3: "within a minute" bounds every step of the return of single gateways (R4).
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("step", ["open_change", "record_return", "plan_part", "close_change"])
 async def test_single_gateways_that_return_keep_the_lock_only_for_their_time_whatever_the_ledger_does(
     world: World, monkeypatch: pytest.MonkeyPatch, step: str
@@ -359,6 +365,7 @@ async def test_single_gateways_that_return_keep_the_lock_only_for_their_time_wha
     await until(lambda: world.book.open_changes(world.fleet.name) == ())
 
 
+@pytest.mark.sweep
 async def test_the_return_of_single_gateways_gives_way_at_once_to_the_rollback_of_the_fleet(
     world: World,
 ) -> None:
@@ -406,6 +413,7 @@ async def asked_by(world: World, reconciles: int) -> list[set[str]]:
     return found
 
 
+@pytest.mark.sweep
 async def test_a_part_of_a_large_fleet_is_scanned_again_when_every_other_one_was_whenever_reconcile_runs(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,6 +423,7 @@ async def test_a_part_of_a_large_fleet_is_scanned_again_when_every_other_one_was
     assert await asked_by(world, 8) == [{"gw-1"}, {"gw-2"}, {"gw-3"}, {"gw-4"}] * 2
 
 
+@pytest.mark.sweep
 async def test_strays_are_looked_for_twice_in_the_same_part_of_a_large_fleet(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -436,6 +445,7 @@ async def test_strays_are_looked_for_twice_in_the_same_part_of_a_large_fleet(
     assert looks == ["gw-1", "gw-1"]
 
 
+@pytest.mark.sweep
 async def test_a_part_that_the_ledger_does_not_take_keeps_no_other_part_from_its_turn(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

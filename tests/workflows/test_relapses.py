@@ -101,6 +101,7 @@ async def test_an_operator_who_returns_a_gateway_that_did_not_keep_its_known_goo
     assert world.book.quarantined("edge") == ()
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_is_steered_by_hand_again_and_again_pages_once_and_stays_left_out_at_last(
     world: World,
 ) -> None:
@@ -119,6 +120,7 @@ async def test_a_gateway_that_is_steered_by_hand_again_and_again_pages_once_and_
     assert world.book.quarantined("edge") == ()
 
 
+@pytest.mark.sweep
 async def test_another_gateway_that_is_steered_by_hand_pages_although_one_was_paged_of(world: World) -> None:
     for name in ("gw-3", "gw-2", "gw-3"):
         fake = world.gateways[name]
@@ -136,6 +138,7 @@ async def upgrade(world: World) -> str | None:
     return await service.start(world.plan(("gw-1",), ("gw-2",)), "http://repository", "ana", "a fix")
 
 
+@pytest.mark.sweep
 async def test_an_upgrade_waits_for_gateways_that_penstock_brings_back(world: World) -> None:
     async with blocked(world.gateways["gw-3"], "restore") as asked:
         world.gateways["gw-3"].serve(NEW, "b")
@@ -150,6 +153,7 @@ async def test_an_upgrade_waits_for_gateways_that_penstock_brings_back(world: Wo
     assert world.serving()["gw-3"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_an_upgrade_that_waited_in_vain_names_the_gateway_and_how_it_is_left_out(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +167,7 @@ async def test_an_upgrade_that_waited_in_vain_names_the_gateway_and_how_it_is_le
     assert (Verb.QUARANTINE, "gw-3") in [(one.verb, one.gateway) for one in refused.value.offers]
 
 
+@pytest.mark.sweep
 async def test_a_rollback_never_waits_for_gateways_that_penstock_brings_back(world: World) -> None:
     service = ChangeService(world.client, world.book)
     order = ChangeOrder(

@@ -209,6 +209,7 @@ async def test_a_fleet_on_which_nothing_runs_has_nothing_to_reload(server: Engin
             await empty.service.plan_reload(empty.world.fleet)
 
 
+@pytest.mark.sweep
 async def test_only_gateways_whose_hosts_have_other_credentials_are_reloaded_when_told_so(
     recorded: Recorded,
 ) -> None:
@@ -290,6 +291,7 @@ async def test_one_that_refuses_each_time_keeps_no_other_from_its_credentials(
     assert back.effects == ["reload a"]
 
 
+@pytest.mark.sweep
 async def test_who_is_to_be_kept_out_at_once_is_out_elsewhere_while_a_gateway_is_silent(
     recorded: Recorded,
 ) -> None:
@@ -303,6 +305,7 @@ async def test_who_is_to_be_kept_out_at_once_is_out_elsewhere_while_a_gateway_is
     assert (await service.end_of("edge")).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_sessions_of_whom_a_reload_takes_out_are_ended_where_the_fleet_says_so(
     recorded: Recorded,
 ) -> None:
@@ -313,6 +316,7 @@ async def test_sessions_of_whom_a_reload_takes_out_are_ended_where_the_fleet_say
     assert result.reason.endswith("; 4 sessions of users who were taken out were ended")
 
 
+@pytest.mark.sweep
 async def test_a_reload_says_where_sessions_of_whom_it_takes_out_go_on(recorded: Recorded) -> None:
     """newcomer 14: a removed user stayed logged in at the adopted daemon, and nothing said so."""
     limits = recorded.world.fleet.limits.model_copy(update={"removed_users": RemovedUsers.END})
@@ -326,6 +330,7 @@ async def test_a_reload_says_where_sessions_of_whom_it_takes_out_go_on(recorded:
     assert result.reason.endswith(said)
 
 
+@pytest.mark.sweep
 async def test_a_reload_that_ends_no_session_says_how_many_of_removed_users_go_on_and_where(
     recorded: Recorded,
 ) -> None:
@@ -339,6 +344,7 @@ async def test_a_reload_that_ends_no_session_says_how_many_of_removed_users_go_o
     assert result.reason.endswith(f"{said}gw-2: 2; gw-3: not known")
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_left_the_file_keeps_no_other_from_a_reload_that_it_missed(
     recorded: Recorded,
 ) -> None:
@@ -372,6 +378,7 @@ async def is_reloaded_once_returned(recorded: Recorded, name: str) -> None:
     assert (await recorded.reconcile()).sentence == "every gateway is on its known-good"
 
 
+@pytest.mark.sweep
 async def test_a_gateway_in_quarantine_while_penstock_repeats_a_reload_is_reloaded_once_it_is_returned(
     recorded: Recorded,
 ) -> None:
@@ -386,6 +393,7 @@ async def test_a_gateway_in_quarantine_while_penstock_repeats_a_reload_is_reload
     await is_reloaded_once_returned(recorded, "gw-3")
 
 
+@pytest.mark.sweep
 async def test_a_gateway_in_quarantine_during_a_reload_is_reloaded_once_it_is_returned(
     recorded: Recorded,
 ) -> None:
@@ -396,6 +404,7 @@ async def test_a_gateway_in_quarantine_during_a_reload_is_reloaded_once_it_is_re
     await is_reloaded_once_returned(recorded, "gw-3")
 
 
+@pytest.mark.sweep
 async def test_a_reload_of_what_has_changed_alone_ends_no_search_for_who_missed_the_reload_of_all(
     recorded: Recorded,
 ) -> None:
@@ -416,6 +425,7 @@ async def test_a_reload_of_what_has_changed_alone_ends_no_search_for_who_missed_
     ]
 
 
+@pytest.mark.sweep
 async def test_a_host_that_cannot_keep_that_it_was_reloaded_is_named_and_asked_less_and_less_often(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -444,6 +454,7 @@ def _kept_but_by(full: FakeGateway) -> Callable[[FakeGateway, str], None]:
     return keep
 
 
+@pytest.mark.sweep
 async def test_bad_credentials_are_taken_back_after_penstock_has_repeated_their_reload(
     recorded: Recorded,
 ) -> None:

@@ -111,6 +111,7 @@ def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workflows.change.ALONE_IN_ALL", timedelta(seconds=3))
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("short_turns")
 async def test_a_gateway_whose_known_good_starts_slowly_comes_back_after_the_lock_is_free(
     world: World,
@@ -126,6 +127,7 @@ async def test_a_gateway_whose_known_good_starts_slowly_comes_back_after_the_loc
     assert len(began(world)) == 1
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("short_turns")
 async def test_returns_that_are_cut_short_are_no_relapses_of_the_gateway(world: World) -> None:
     start_slowly(world.gateways["gw-3"], 600)
@@ -140,6 +142,7 @@ async def test_returns_that_are_cut_short_are_no_relapses_of_the_gateway(world: 
     assert world.book.quarantined("edge") == ()
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("short_turns")
 async def test_only_gateways_that_had_their_turn_count_as_tried(
     world: World, monkeypatch: pytest.MonkeyPatch
@@ -157,6 +160,7 @@ async def test_only_gateways_that_had_their_turn_count_as_tried(
     assert tried.isdisjoint({"gw-3", "gw-4"})
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("short_turns")
 async def test_an_upgrade_that_died_ends_after_its_gateway_whose_known_good_starts_slowly_is_back(
     world: World,
@@ -175,6 +179,7 @@ async def test_an_upgrade_that_died_ends_after_its_gateway_whose_known_good_star
     assert world.book.change(dead).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("short_turns")
 async def test_the_return_of_another_gateway_leaves_an_upgrade_open_that_waits_for_a_slow_start(
     world: World,

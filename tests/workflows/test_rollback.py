@@ -348,6 +348,7 @@ def let_attempts_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "go_back_within", lambda _: patient)
 
 
+@pytest.mark.sweep
 async def test_gateways_that_are_back_are_shown_while_a_silent_one_of_their_part_is_awaited(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,6 +372,7 @@ async def test_gateways_that_are_back_are_shown_while_a_silent_one_of_their_part
         assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_a_part_that_cannot_be_read_keeps_no_other_waiting_is_named_and_begun_again(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -402,6 +404,7 @@ async def test_a_part_that_cannot_be_read_keeps_no_other_waiting_is_named_and_be
     assert world.serving()["gw-2"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_a_gateway_of_a_large_fleet_is_given_up_by_a_persons_word_while_it_goes_back_in_turns(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,6 +427,7 @@ async def test_a_gateway_of_a_large_fleet_is_given_up_by_a_persons_word_while_it
     assert await given_up_by(world, rollout) == [("", ("gw-1",)), ("/001/0001", ("gw-1",))]
 
 
+@pytest.mark.sweep
 async def test_a_rollback_ends_without_the_attempt_that_is_under_way_on_a_gateway_that_is_given_up(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -446,6 +450,7 @@ async def test_a_rollback_ends_without_the_attempt_that_is_under_way_on_a_gatewa
     ]
 
 
+@pytest.mark.sweep
 async def test_known_good_that_is_being_probed_gets_nobody_when_its_gateway_is_given_up(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",))
@@ -466,6 +471,7 @@ async def test_known_good_that_is_being_probed_gets_nobody_when_its_gateway_is_g
     assert not [effect for effect in fake.effects[before:] if effect.startswith(("keep", "steer"))]
 
 
+@pytest.mark.sweep
 async def test_who_is_given_up_before_a_history_is_cut_is_not_waited_for_any_more(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -503,6 +509,7 @@ async def test_who_is_given_up_before_a_history_is_cut_is_not_waited_for_any_mor
     assert len(result.incomplete["gw-2"].encode()) <= REASON_OF_EACH  # a site's thousand fit into one message
 
 
+@pytest.mark.sweep
 async def test_a_part_that_is_begun_again_ends_without_the_attempt_on_a_gateway_that_is_given_up(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -524,6 +531,7 @@ async def test_a_part_that_is_begun_again_ends_without_the_attempt_on_a_gateway_
     assert result.incomplete == {"gw-1": "given up by ana: it burns"}
 
 
+@pytest.mark.sweep
 async def test_a_part_whose_gateways_are_given_up_at_the_same_moment_reports_them_together(
     server: Engine,
 ) -> None:
@@ -590,6 +598,7 @@ def names_in(told: dict[str, str | list[str]]) -> tuple[str, ...]:
     )
 
 
+@pytest.mark.sweep
 async def test_one_word_gives_up_a_site_whose_gateways_are_spread_over_many_parts(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -653,6 +662,7 @@ async def test_a_way_back_that_is_ended_by_force_begins_no_part_beside_the_chang
         await first.result()
 
 
+@pytest.mark.sweep
 async def test_a_rollback_that_is_cancelled_goes_back_all_the_same(world: World) -> None:
     world.gateways["gw-1"].serve(NEW, "b")
     world.gateways["gw-1"].fail("make_permanent", Refused("gw-1: nft says no"), times=10_000)
@@ -698,6 +708,7 @@ async def test_evidence_that_hangs_delays_neither_the_way_back_nor_its_result(wo
     assert set(world.serving().values()) == {"1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_evidence_is_copied_off_its_host_and_listed(world: World) -> None:
     fake = world.gateways["gw-1"]
     fake.serve(NEW, "b")

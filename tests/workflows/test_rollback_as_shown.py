@@ -139,6 +139,7 @@ async def test_a_rollback_by_name_that_nobody_answers_is_not_called_rolled_back_
     assert set(recorded.world.serving().values()) == {"1.4.0"}
 
 
+@pytest.mark.sweep
 async def test_a_rollback_by_name_that_is_rejected_does_not_end_as_a_safe_fleet(recorded: Recorded) -> None:
     await ask_for(recorded, await bad_and_old(recorded), OLD)
     confirm = (await recorded.service.status("edge")).confirm
@@ -149,6 +150,7 @@ async def test_a_rollback_by_name_that_is_rejected_does_not_end_as_a_safe_fleet(
     assert result.reason == "rejected by ben: not now; nothing is changed: gw-1, gw-2, gw-3, gw-4 serve 1.4.0"
 
 
+@pytest.mark.sweep
 async def test_a_rollback_with_nothing_to_take_back_leaves_one_by_name_waiting(recorded: Recorded) -> None:
     """It ended the only rollback by which the fleet could leave the bad release, and did nothing else."""
     fleet = await bad_and_old(recorded)
@@ -168,6 +170,7 @@ async def test_a_rollback_with_nothing_to_take_back_leaves_one_by_name_waiting(r
     await recorded.everybody_on(OLD)
 
 
+@pytest.mark.sweep
 async def test_a_policy_that_wants_nothing_at_the_deadline_leaves_known_good_one_command_away(
     recorded: Recorded,
 ) -> None:
@@ -180,6 +183,7 @@ async def test_a_policy_that_wants_nothing_at_the_deadline_leaves_known_good_one
     await recorded.everybody_on(OLD)
 
 
+@pytest.mark.sweep
 async def test_a_rollback_that_waits_and_is_cancelled_goes_nowhere(recorded: Recorded) -> None:
     """It went to the release that nobody had approved."""
     await ask_for(recorded, await bad_everywhere(recorded), NEW)
@@ -211,6 +215,7 @@ async def goes_back_without(recorded: Recorded, silent: str) -> None:
     world.look()
 
 
+@pytest.mark.sweep
 async def test_a_rollback_that_ends_an_upgrade_completes_an_incomplete_one_as_it_is_shown(
     recorded: Recorded,
 ) -> None:
@@ -235,6 +240,7 @@ async def test_a_rollback_that_ends_an_upgrade_completes_an_incomplete_one_as_it
     await recorded.everybody_on(NEW)
 
 
+@pytest.mark.sweep
 async def test_a_rollback_that_ends_an_upgrade_shows_that_a_second_operator_has_to_approve_the_rest(
     recorded: Recorded,
 ) -> None:
@@ -251,6 +257,7 @@ async def test_a_rollback_that_ends_an_upgrade_shows_that_a_second_operator_has_
 # --- a canary ---------------------------------------------------------------------------------
 
 
+@pytest.mark.sweep
 async def test_a_rollback_of_a_canary_names_only_gateways_that_it_takes_back_and_where_others_stay(
     recorded: Recorded,
 ) -> None:
@@ -272,6 +279,7 @@ async def test_a_rollback_of_a_canary_names_only_gateways_that_it_takes_back_and
     assert world.serving() == dict.fromkeys(ALL, "1.1.6") | {"gw-4": "1.3.0"}
 
 
+@pytest.mark.sweep
 async def test_a_wave_that_begins_makes_a_rollback_that_was_shown_no_other_one(recorded: Recorded) -> None:
     """Decision 0052: every gateway serves the same after it, so nobody has to read it again."""
     world, service = recorded.world, recorded.service

@@ -85,6 +85,7 @@ async def test_a_rollback_by_force_that_would_leave_gateways_behind_is_refused_a
     await until(lambda: set(world.serving().values()) == {"1.3.0"}, SOON)
 
 
+@pytest.mark.sweep
 async def test_a_rollback_by_force_and_name_that_leaves_a_gateway_out_is_refused_and_ends_nothing(
     recorded: Recorded,
 ) -> None:
@@ -100,6 +101,7 @@ async def test_a_rollback_by_force_and_name_that_leaves_a_gateway_out_is_refused
     assert await goes_on(recorded, name)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("person", "error"), [("ana", Refused), (ROOT, NotAllowed)])
 async def test_a_rollback_by_force_that_is_refused_leaves_a_change_that_waits(
     recorded: Recorded, person: str, error: type[PenstockError]
@@ -115,6 +117,7 @@ async def test_a_rollback_by_force_that_is_refused_leaves_a_change_that_waits(
     assert await goes_on(recorded, name)
 
 
+@pytest.mark.sweep
 async def test_a_rollback_by_force_is_shown_with_what_it_ends_and_is_the_one_that_was_shown(
     recorded: Recorded,
 ) -> None:
@@ -128,6 +131,7 @@ async def test_a_rollback_by_force_is_shown_with_what_it_ends_and_is_the_one_tha
     assert await goes_on(recorded, name)
 
 
+@pytest.mark.sweep
 async def test_a_rollback_of_settings_by_force_ends_a_change_of_settings_and_takes_it_back(
     recorded: Recorded,
 ) -> None:

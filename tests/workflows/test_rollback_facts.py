@@ -238,6 +238,7 @@ async def test_a_dead_gateway_that_left_the_file_is_named_and_the_rollback_ends_
     assert not world.book.quarantined("edge")
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_left_the_file_is_taken_back_by_the_next_rollback_once_it_answers(
     recorded: Recorded,
 ) -> None:
@@ -261,6 +262,7 @@ async def test_a_gateway_that_left_the_file_is_taken_back_by_the_next_rollback_o
     assert not again.accepted
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("named", [False, True])
 async def test_a_rollback_by_a_ledger_that_is_older_than_its_gateways_says_so(
     recorded: Recorded, named: bool
@@ -288,6 +290,7 @@ async def test_a_rollback_by_a_ledger_that_is_older_than_its_gateways_says_so(
         await service.roll_back(world.fleet, "ana", "users call", to=OLD if named else None)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("number", "why"),
     [(99, "of which the ledger knows nothing"), (9_999_999_999, "and there can be no change of that number")],
@@ -316,6 +319,7 @@ async def test_one_gateway_that_speaks_of_an_unknown_change_stays_and_every_othe
     assert liar.generation == f"edge-{number}/1"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("way_out", ["force", "quarantine", "file"])
 async def test_hosts_that_make_a_ledger_look_older_leave_an_operator_ways_to_roll_the_others_back(
     recorded: Recorded, way_out: str
@@ -344,6 +348,7 @@ async def test_hosts_that_make_a_ledger_look_older_leave_an_operator_ways_to_rol
     assert [world.serving()[name] for name in ("gw-1", "gw-2")] == ["1.1.6"] * 2
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_no_plan_ever_had_is_named_and_stays(recorded: Recorded) -> None:
     """A2, R2: absence is a sentence, never an error."""
     world, service = recorded.world, recorded.service
@@ -368,6 +373,7 @@ async def test_a_gateway_that_no_plan_ever_had_is_named_and_stays(recorded: Reco
     assert set(world.serving().values()) == {"1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_left_the_file_keeps_reconcile_from_nobody(server: Engine) -> None:
     """A3, 4: reconcile held the fleet's lock for half an hour, and every rollback was refused."""
     world = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=15)))
@@ -399,6 +405,7 @@ def hanging(world: World, step: str) -> Iterator[list[str]]:
         setattr(world.book, step, original)
 
 
+@pytest.mark.sweep
 async def test_a_rollback_is_taken_while_single_gateways_return_and_the_ledger_does_not_answer_them(
     recorded: Recorded,
 ) -> None:
@@ -419,6 +426,7 @@ async def test_a_rollback_is_taken_while_single_gateways_return_and_the_ledger_d
     assert set(world.serving().values()) == {"1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_the_return_of_single_gateways_gives_the_lock_back_whatever_does_not_answer(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -437,6 +445,7 @@ async def test_the_return_of_single_gateways_gives_the_lock_back_whatever_does_n
     await recorded.everybody_on(NEW)
 
 
+@pytest.mark.sweep
 async def test_a_rollback_takes_single_gateways_that_return_alone_along(recorded: Recorded) -> None:
     """A3: a person heard "ask again then" and had to wait for two minutes."""
     world = recorded.world
@@ -478,6 +487,7 @@ async def promotion_that_died(
         await world.client.get_workflow_handle("change/edge").terminate("the engine lost it")
 
 
+@pytest.mark.sweep
 async def test_a_change_that_died_in_the_middle_of_its_promotion_is_taken_back_as_a_whole(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -495,6 +505,7 @@ async def test_a_change_that_died_in_the_middle_of_its_promotion_is_taken_back_a
     assert not (await recorded.roll_back()).accepted
 
 
+@pytest.mark.sweep
 async def test_a_rollback_of_a_change_that_died_in_its_promotion_takes_every_gateway_back(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -510,6 +521,7 @@ async def test_a_rollback_of_a_change_that_died_in_its_promotion_takes_every_gat
     assert world.book.change("edge-2").outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_a_change_that_died_once_every_gateway_was_promoted_is_promoted(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -525,6 +537,7 @@ async def test_a_change_that_died_once_every_gateway_was_promoted_is_promoted(
     assert set(world.serving().values()) == {"1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_an_operator_left_out_makes_no_promotion_a_half_one(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -540,6 +553,7 @@ async def test_a_gateway_that_an_operator_left_out_makes_no_promotion_a_half_one
     assert await recorded.bakes()
 
 
+@pytest.mark.sweep
 async def test_a_change_that_died_before_it_promoted_anything_is_not_watched_and_the_ring_before_it_is(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -560,6 +574,7 @@ async def test_a_change_that_died_before_it_promoted_anything_is_not_watched_and
     assert world.serving()["gw-1"] == "1.3.0"
 
 
+@pytest.mark.sweep
 async def test_a_bake_ends_by_itself_once_its_change_has_ended_without_a_promotion(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -573,6 +588,7 @@ async def test_a_bake_ends_by_itself_once_its_change_has_ended_without_a_promoti
     await not_watched(recorded)
 
 
+@pytest.mark.sweep
 async def test_a_promotion_that_the_ledger_refuses_goes_back_and_is_not_watched(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -605,6 +621,7 @@ async def not_watched(recorded: Recorded) -> None:
     await until(is_over, SOON)
 
 
+@pytest.mark.sweep
 async def test_a_rollback_that_completes_a_lost_change_waits_for_no_dead_gateway_that_it_never_moved(
     recorded: Recorded,
 ) -> None:
@@ -623,6 +640,7 @@ async def test_a_rollback_that_completes_a_lost_change_waits_for_no_dead_gateway
     assert "not waited for, since no session had moved there: gw-4: gw-4 does not answer" in back.sentence
 
 
+@pytest.mark.sweep
 async def test_a_rollback_that_completes_a_lost_change_waits_for_each_gateway_that_it_has_moved(
     recorded: Recorded,
 ) -> None:
@@ -644,6 +662,7 @@ async def test_a_rollback_that_completes_a_lost_change_waits_for_each_gateway_th
     assert recorded.ledger.change(world.newest).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_an_old_promotion_leaves_a_waiting_change_ended_and_says_what_to_name(
     recorded: Recorded,
 ) -> None:
@@ -664,6 +683,7 @@ async def test_an_old_promotion_leaves_a_waiting_change_ended_and_says_what_to_n
     assert set(world.serving().values()) == {"1.3.0"}
 
 
+@pytest.mark.sweep
 async def test_a_canary_that_an_operator_turns_round_is_all_that_this_rollback_takes_back(
     recorded: Recorded,
 ) -> None:
@@ -677,6 +697,7 @@ async def test_a_canary_that_an_operator_turns_round_is_all_that_this_rollback_t
     assert set(world.serving().values()) == {"1.3.0"}
 
 
+@pytest.mark.sweep
 async def test_one_rollback_passes_through_a_lost_change_that_had_only_waited(recorded: Recorded) -> None:
     """Item 1: 1.3.0 is bad, 1.4.0 waits and the engine loses it: the operator types `rollback` once."""
     world = recorded.world

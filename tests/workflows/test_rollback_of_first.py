@@ -45,6 +45,7 @@ async def test_a_rollback_ends_a_first_installation_at_once_and_keeps_what_serve
     assert recorded.ledger.known_good("edge") == dict.fromkeys(others, OLD)
 
 
+@pytest.mark.sweep
 async def test_a_rollback_ends_an_adoption_at_once_and_what_was_adopted_stays_so(server: Engine) -> None:
     async with working(await serving_by_themselves(server)) as world:
         service = ChangeService(world.client, world.book)

@@ -97,6 +97,7 @@ async def test_a_gateway_that_metrics_name_while_its_lapsed_lease_is_looked_into
     assert OWN in result.reason
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_fails_again_after_a_reboot_is_left_out(world: World) -> None:
     """The second report named it as the first had done, and was not passed on: it was promoted."""
     world.judge.says(UNDECIDED)
@@ -117,6 +118,7 @@ async def test_a_gateway_that_fails_again_after_a_reboot_is_left_out(world: Worl
     assert OWN in result.reason
 
 
+@pytest.mark.sweep
 async def test_a_failed_gateway_of_an_earlier_wave_is_named_to_a_batch_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

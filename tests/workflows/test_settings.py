@@ -103,6 +103,7 @@ async def test_a_setting_that_no_fleet_may_have_is_refused_before_any_gateway_is
         await recorded.service.plan_settings(with_settings(recorded, settings={"tcp-port": ("443",)}))
 
 
+@pytest.mark.sweep
 async def test_settings_with_which_nobody_can_log_in_stop_at_the_first_gateway(recorded: Recorded) -> None:
     refused = Refused("slot a of gw-1 failed its probe at auth; everything is as it was before")
     recorded.world.gateways["gw-1"].fail("configure", refused)
@@ -113,6 +114,7 @@ async def test_settings_with_which_nobody_can_log_in_stop_at_the_first_gateway(r
     assert all(fake.effects == [] for fake in recorded.world.gateways.values())
 
 
+@pytest.mark.sweep
 async def test_settings_change_while_an_adopted_daemon_drains_which_keeps_its_own_configuration(
     recorded: Recorded,
 ) -> None:
@@ -242,6 +244,7 @@ def one_returns(recorded: Recorded, name: str, release: ReleaseRef = OLD) -> Non
     ledger.close_change(ChangeEnding(change=change, outcome=Outcome.ROLLED_BACK, sentence="it is back"))
 
 
+@pytest.mark.sweep
 async def test_the_return_of_one_gateway_and_a_promotion_hide_no_settings_from_their_rollback(
     recorded: Recorded,
 ) -> None:
@@ -385,6 +388,7 @@ def larger(recorded: Recorded, *names: str) -> Fleet:
     return recorded.world.fleet.model_copy(update={"gateways": tuple(members)})
 
 
+@pytest.mark.sweep
 async def test_a_larger_pool_is_planned_and_given_as_settings_are(recorded: Recorded) -> None:
     fleet = larger(recorded, "gw-1", "gw-2", "gw-3", "gw-4")
     plan = await recorded.service.plan_settings(fleet)
@@ -401,6 +405,7 @@ async def test_a_larger_pool_is_planned_and_given_as_settings_are(recorded: Reco
         await recorded.service.plan_settings(fleet)
 
 
+@pytest.mark.sweep
 async def test_a_pool_that_an_agents_file_does_not_have_is_refused_before_any_gateway_is_asked(
     recorded: Recorded,
 ) -> None:
@@ -412,6 +417,7 @@ async def test_a_pool_that_an_agents_file_does_not_have_is_refused_before_any_ga
     assert all(fake.effects == [] for fake in recorded.world.gateways.values())
 
 
+@pytest.mark.sweep
 async def test_who_was_in_quarantine_while_penstock_brought_settings_to_others_gets_them_once_returned(
     recorded: Recorded,
 ) -> None:

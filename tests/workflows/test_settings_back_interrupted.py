@@ -98,6 +98,7 @@ async def test_a_rollback_of_settings_that_gave_way_counts_each_gateway_that_has
     )
 
 
+@pytest.mark.sweep
 async def test_an_operator_who_aborts_a_rollback_of_settings_has_ended_it(recorded: Recorded) -> None:
     await configured(recorded, with_settings(recorded))
     await recorded.service.end_of("edge")
@@ -113,6 +114,7 @@ async def test_an_operator_who_aborts_a_rollback_of_settings_has_ended_it(record
     assert have_them(recorded) == ["gw-1"]
 
 
+@pytest.mark.sweep
 async def test_a_stored_rollback_of_settings_outlives_one_of_the_release(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +133,7 @@ async def test_a_stored_rollback_of_settings_outlives_one_of_the_release(
         assert have_them(recorded) == [], told(recorded)
 
 
+@pytest.mark.sweep
 async def test_a_rollback_of_credentials_that_gave_way_says_that_it_has_to_be_ordered_again(
     recorded: Recorded,
 ) -> None:

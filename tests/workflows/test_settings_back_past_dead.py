@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+import pytest
+
 from policies.model.change import Quarantine
 from policies.model.errors import Unavailable
 from policies.model.settings import lines_of
@@ -71,6 +73,7 @@ def have_them(recorded: Recorded) -> list[str]:
     return sorted(name for name, fake in recorded.world.gateways.items() if fake.settings)
 
 
+@pytest.mark.sweep
 async def test_a_gateway_in_quarantine_while_penstock_repeated_a_rollback_of_settings_gets_rid_of_them(
     recorded: Recorded,
 ) -> None:
@@ -93,6 +96,7 @@ async def test_a_gateway_in_quarantine_while_penstock_repeated_a_rollback_of_set
     assert (await back(recorded)).sentence.startswith("Nothing to do: ")
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_left_the_file_for_a_while_gets_rid_of_settings_that_were_taken_back_meanwhile(
     recorded: Recorded,
 ) -> None:

@@ -1,5 +1,7 @@
 """A known-good release that no host would start again is an obstacle of an upgrade, and of nothing else."""
 
+import pytest
+
 from policies.model.change import Outcome
 from policies.model.errors import Unavailable
 from tests.workflows.engine import Engine
@@ -40,6 +42,7 @@ async def test_what_was_withdrawn_may_be_left(world: World) -> None:
     assert (await world.upgrade()).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_a_rollback_is_held_up_by_no_signer_who_left(world: World) -> None:
     assert (await world.upgrade()).outcome is Outcome.PROMOTED
     lose_signer(world)
@@ -47,6 +50,7 @@ async def test_a_rollback_is_held_up_by_no_signer_who_left(world: World) -> None
     assert set(world.serving().values()) == {OLD.version}
 
 
+@pytest.mark.sweep
 async def test_a_few_gateways_without_a_way_back_are_not_switched(server: Engine) -> None:
     """As many as the failure budget allows were upgraded all the same."""
     fleet = fleet_of("edge", failures="50%")
@@ -58,6 +62,7 @@ async def test_a_few_gateways_without_a_way_back_are_not_switched(server: Engine
         assert not [one for one in world.gateways["gw-3"].effects if one.startswith(("stage", "start"))]
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_was_silent_at_the_check_is_switched_once_it_says_that_it_can_go_back(
     server: Engine,
 ) -> None:
@@ -68,6 +73,7 @@ async def test_a_gateway_that_was_silent_at_the_check_is_switched_once_it_says_t
         assert (result.outcome, result.aside) == (Outcome.PROMOTED, {})
 
 
+@pytest.mark.sweep
 async def test_what_a_cluster_would_not_prepare_again_is_no_way_back(server: Engine) -> None:
     async with running(server) as world:
         world.clusters["cluster"].no_way_back = WHY

@@ -128,6 +128,7 @@ async def test_no_share_of_users_grows_while_nothing_is_read(server: Engine) -> 
         await result_of(rollout)
 
 
+@pytest.mark.sweep
 async def test_an_observed_wave_does_not_pass_by_time_while_nothing_is_read(server: Engine) -> None:
     fleet = fleet_of("edge", size=2, lease=timedelta(seconds=15), automation=Automation.OBSERVE)
     world = World.made(await server.client(), fleet)
@@ -153,6 +154,7 @@ async def in_shares(world: World, shares: tuple[int, ...]) -> Running:
     return await world.run(order.model_copy(update={"plan": digest}))
 
 
+@pytest.mark.sweep
 async def test_a_bake_that_reads_nothing_pages_operators_and_does_not_end_in_peace(server: Engine) -> None:
     fleet = fleet_of("edge", size=1, kept=timedelta(seconds=6), lease=timedelta(seconds=15))
     world = World.made(await server.client(), fleet)
@@ -166,6 +168,7 @@ async def test_a_bake_that_reads_nothing_pages_operators_and_does_not_end_in_pea
     assert actions(world).count(UNWATCHED) == 1
 
 
+@pytest.mark.sweep
 async def test_a_bake_that_reads_again_ends_the_page_that_it_read_nothing(world: World) -> None:
     world.judge.says(UNDECIDED, wave=0)
     await world.upgrade(("gw-1",))
@@ -176,6 +179,7 @@ async def test_a_bake_that_reads_again_ends_the_page_that_it_read_nothing(world:
     await until(lambda: WATCHED in actions(world))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("watched", ["wave", "bake"])
 async def test_a_watch_that_is_lost_is_begun_again_and_no_release_is_blamed(
     world: World, watched: str
@@ -203,6 +207,7 @@ def actions(world: World) -> list[str]:
     return [action for action, _, _ in world.book.events.values()]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("lost", ["its evidence", "the watch"])
 async def test_harm_that_operators_decide_about_stays_proposed_when_its_evidence_is_lost(
     server: Engine, lost: str

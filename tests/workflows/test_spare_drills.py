@@ -71,6 +71,7 @@ async def test_a_gateway_with_users_or_an_unknown_count_of_them_is_left_alone(sp
     assert spare.book.drill_runs(None, 10) == ()
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_refuses_is_a_failed_drill_with_its_reason(spare: World) -> None:
     spare.gateways["gw-2"].fail("probe", Refused("no login is possible"))
     assert await rehearse(spare) == "way-open on gw-2: failed"
@@ -79,6 +80,7 @@ async def test_a_gateway_that_refuses_is_a_failed_drill_with_its_reason(spare: W
     assert "no login is possible" in run.report.failure
 
 
+@pytest.mark.sweep
 async def test_the_schedule_stands_while_the_fleet_names_spare_gateways(spare: World) -> None:
     assert await have_drills(spare.client, spare.fleet)
     assert await have_drills(spare.client, spare.fleet)

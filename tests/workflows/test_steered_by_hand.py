@@ -191,6 +191,7 @@ async def test_a_gateway_that_failed_alone_goes_back_once_its_operator_has_retur
     await until(lambda: TAKEN_BACK in told(world))
 
 
+@pytest.mark.sweep
 async def test_harm_after_the_promotion_takes_back_all_but_what_an_operator_steered(world: World) -> None:
     fake = await promoted(world)
     before = steered_to_new(fake)
@@ -204,6 +205,7 @@ async def test_harm_after_the_promotion_takes_back_all_but_what_an_operator_stee
     assert as_steered(fake) == before
 
 
+@pytest.mark.sweep
 async def test_an_upgrade_that_goes_back_by_itself_leaves_what_an_operator_steered(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1", "gw-2"), ("gw-3", "gw-4"))
@@ -218,6 +220,7 @@ async def test_an_upgrade_that_goes_back_by_itself_leaves_what_an_operator_steer
     assert world.serving()["gw-2"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_an_upgrade_that_goes_back_takes_a_gateway_for_back_that_its_operator_steered_back(
     world: World,
 ) -> None:
@@ -234,6 +237,7 @@ async def test_an_upgrade_that_goes_back_takes_a_gateway_for_back_that_its_opera
     assert (as_steered(fake), set(world.serving().values())) == (before, {"1.1.6"})
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_fails_alone_after_its_wave_stays_as_an_operator_steered_it(
     world: World,
 ) -> None:
@@ -247,6 +251,7 @@ async def test_a_gateway_that_fails_alone_after_its_wave_stays_as_an_operator_st
     assert (as_steered(fake), world.serving()["gw-1"]) == (before, "1.3.0")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("question", ["its host", "the ledger"])
 async def test_a_gateway_gets_no_order_before_it_is_certain_that_no_operator_steered_it(
     world: World, monkeypatch: pytest.MonkeyPatch, question: str
@@ -271,6 +276,7 @@ async def test_a_gateway_gets_no_order_before_it_is_certain_that_no_operator_ste
     assert as_steered(fake) == before
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_penstock_itself_left_out_after_break_glass_was_returned_by_no_operator(
     world: World,
 ) -> None:
@@ -288,6 +294,7 @@ async def test_a_gateway_that_penstock_itself_left_out_after_break_glass_was_ret
     assert "left alone" in found.sentence
 
 
+@pytest.mark.sweep
 async def test_an_upgrade_does_not_begin_with_a_gateway_that_an_operator_steered_after_its_plan(
     world: World,
 ) -> None:
@@ -304,6 +311,7 @@ async def test_an_upgrade_does_not_begin_with_a_gateway_that_an_operator_steered
 # What an operator steered back after its wave had passed keeps the known-good that it had.
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("waits_for", ["its window", "its verdict"])
 async def test_a_gateway_that_an_operator_steered_back_after_its_wave_is_left_out_of_the_upgrade(
     world: World, waits_for: str
@@ -330,6 +338,7 @@ async def test_a_gateway_that_an_operator_steered_back_after_its_wave_is_left_ou
     assert (world.serving()["gw-1"], world.gateways["gw-1"].owner) == ("1.1.6", owner)
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_an_operator_steered_back_just_before_the_promotion_is_not_promoted(
     world: World,
 ) -> None:
@@ -343,6 +352,7 @@ async def test_a_gateway_that_an_operator_steered_back_just_before_the_promotion
     assert world.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_a_gateway_is_left_out_after_its_wave_only_where_its_host_says_that_it_was_steered(
     world: World,
 ) -> None:
@@ -356,6 +366,7 @@ async def test_a_gateway_is_left_out_after_its_wave_only_where_its_host_says_tha
     assert set(world.book.known_good("edge").values()) == {NEW}
 
 
+@pytest.mark.sweep
 async def test_a_first_wave_of_which_nobody_is_left_waits_for_operators_and_says_so(world: World) -> None:
     world.judge.says(UNDECIDED)
     running = await world.start(("gw-1",), ("gw-2", "gw-3", "gw-4"))
@@ -394,6 +405,7 @@ def returned_by(world: World) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.sweep
 async def test_a_rollback_that_takes_a_gateway_along_ends_its_quarantine_for_break_glass(
     world: World,
 ) -> None:
@@ -408,6 +420,7 @@ async def test_a_rollback_that_takes_a_gateway_along_ends_its_quarantine_for_bre
     assert (found.strays, world.book.quarantined("edge")) == ({}, ())
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_its_operator_steers_to_its_known_good_again_takes_part_again(
     world: World,
 ) -> None:
@@ -419,6 +432,7 @@ async def test_a_gateway_that_its_operator_steers_to_its_known_good_again_takes_
     assert (returned_by(world), as_steered(fake)) == ([(PENSTOCK, "edge/gw-1")], before)
 
 
+@pytest.mark.sweep
 async def test_a_silent_gateway_stays_left_out_after_break_glass_whatever_it_answered_before(
     world: World,
 ) -> None:
@@ -434,6 +448,7 @@ async def test_a_silent_gateway_stays_left_out_after_break_glass_whatever_it_ans
     assert returned_by(world) == []
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_an_operator_quarantined_after_break_glass_stays_left_out(world: World) -> None:
     fake = await left_out_after_break_glass(world)
     own = Quarantine(fleet="edge", gateway="gw-1", reason="bad disk", person="ana", since=datetime.now(UTC))

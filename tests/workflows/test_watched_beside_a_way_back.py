@@ -160,6 +160,7 @@ async def test_a_gateway_that_fails_alone_is_taken_back_while_a_later_way_back_w
     assert (await status_of(rollout)).waits_for == ("gw-3",)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kept", [timedelta(seconds=25)])
 async def test_a_bake_with_harm_beside_a_way_back_that_waits_does_not_end_peacefully(watched: World) -> None:
     await way_back_that_waits(watched)
@@ -168,6 +169,7 @@ async def test_a_bake_with_harm_beside_a_way_back_that_waits_does_not_end_peacef
     assert ended["peaceful"] is False
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("force", [True, False])
 async def test_harm_in_what_serves_is_taken_back_while_an_upgrade_without_a_workflow_has_no_end(
     watched: World, monkeypatch: pytest.MonkeyPatch, force: bool
@@ -179,6 +181,7 @@ async def test_harm_in_what_serves_is_taken_back_while_an_upgrade_without_a_work
     await until(lambda: watched.serving()["gw-1"] == watched.serving()["gw-4"] == "1.1.6", IN_A_MINUTE)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("name", "force"), [("gw-4", True), ("gw-2", False), ("gw-4", False)])
 async def test_a_gateway_that_fails_alone_is_taken_back_while_an_upgrade_without_a_workflow_has_no_end(
     watched: World, monkeypatch: pytest.MonkeyPatch, name: str, force: bool

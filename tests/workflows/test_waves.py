@@ -161,6 +161,7 @@ async def test_where_harm_only_asks_it_holds_and_proposes_the_way_back(server: E
     assert world.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("votes", [0, 2])
 async def test_where_harm_only_asks_no_further_gateway_of_the_wave_is_switched_before_operators_answer(
     server: Engine, monkeypatch: pytest.MonkeyPatch, votes: int
@@ -261,6 +262,7 @@ async def _needing(rollout: Running, words: str, *not_while: Phase) -> ChangeSta
     return found[0]
 
 
+@pytest.mark.sweep
 async def test_a_share_that_time_decides_is_taken_at_the_time_that_its_status_names(server: Engine) -> None:
     async with quick(server, size=2) as world:
         world.judge.says(UNDECIDED)

@@ -140,6 +140,7 @@ async def test_a_rejected_rollback_leads_to_no_release(world: World) -> None:
     assert world.book.newest_to(world.fleet.name, NEXT.digest) is None
 
 
+@pytest.mark.sweep
 async def test_nobody_approves_what_they_asked_for(world: World) -> None:
     running = await ask_for(world)
     await until(lambda: is_waiting(running))
@@ -150,6 +151,7 @@ async def test_nobody_approves_what_they_asked_for(world: World) -> None:
     assert await is_waiting(running)
 
 
+@pytest.mark.sweep
 async def test_without_an_answer_the_deadline_goes_back_to_known_good_by_itself(world: World) -> None:
     running = await ask_for(world, answer_within=timedelta(seconds=2))
     await result_of(running)
@@ -157,6 +159,7 @@ async def test_without_an_answer_the_deadline_goes_back_to_known_good_by_itself(
     assert (await status_of(running)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_a_policy_may_say_that_nothing_happens_at_the_deadline(world: World) -> None:
     running = await ask_for(world, at_deadline=AtDeadline.NOTHING, answer_within=timedelta(seconds=2))
     await result_of(running)
@@ -164,6 +167,7 @@ async def test_a_policy_may_say_that_nothing_happens_at_the_deadline(world: Worl
     assert (await status_of(running)).outcome is Outcome.REFUSED
 
 
+@pytest.mark.sweep
 async def test_a_rejected_rollback_changes_nothing(world: World) -> None:
     running = await ask_for(world)
     await until(lambda: is_waiting(running))
@@ -172,6 +176,7 @@ async def test_a_rejected_rollback_changes_nothing(world: World) -> None:
     assert set(world.serving().values()) == {"1.3.0"}
 
 
+@pytest.mark.sweep
 async def test_known_good_can_be_had_at_once_while_another_release_waits(world: World) -> None:
     running = await ask_for(world)
     await until(lambda: is_waiting(running))
@@ -201,6 +206,7 @@ async def test_a_second_person_is_asked_through_the_service(real: World, service
     assert set(real.serving().values()) == {"1.3.0", "1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_a_rollback_with_nothing_to_do_says_so(real: World, service: ChangeService) -> None:  # noqa: F811
     receipt = await service.roll_back(real.fleet, "ana", "just in case")
     assert not receipt.accepted
@@ -306,6 +312,7 @@ async def test_a_rollback_ends_the_return_of_single_gateways_and_takes_everybody
     await until(lambda: set(real.serving().values()) == {"1.1.6"})
 
 
+@pytest.mark.sweep
 async def test_what_was_before_a_promotion_that_stands_is_another_release_which_a_second_person_confirms(
     real: World,
     service: ChangeService,  # noqa: F811
@@ -319,6 +326,7 @@ async def test_what_was_before_a_promotion_that_stands_is_another_release_which_
     assert receipt.sentence.startswith("Waiting for a second person (1.1.6 is not the known-good of gw-1")
 
 
+@pytest.mark.sweep
 async def test_root_alone_is_refused_with_what_to_write_and_goes_back_once_it_is_written(
     real: World,
     service: ChangeService,  # noqa: F811

@@ -260,6 +260,7 @@ async def test_harm_takes_back_a_promotion_that_waits_for_the_ledger(world: Worl
     assert set(world.book.known_good("edge").values()) == {OLD}
 
 
+@pytest.mark.sweep
 async def test_a_rollback_waits_for_no_ledger_that_does_not_take_the_end_of_a_promotion(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +279,7 @@ async def test_a_rollback_waits_for_no_ledger_that_does_not_take_the_end_of_a_pr
 # --- a ledger that hangs ----------------------------------------------------------------------
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("by", ["harm", "an operator"])
 async def test_a_wave_that_a_freeze_holds_goes_back_without_its_entry_in_the_audit_record(
     world: World, monkeypatch: pytest.MonkeyPatch, by: str
@@ -292,6 +294,7 @@ async def test_a_wave_that_a_freeze_holds_goes_back_without_its_entry_in_the_aud
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_a_rollback_as_the_next_wave_begins_waits_for_no_story_in_the_ledger(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,6 +314,7 @@ def refuse(world: World, name: str) -> None:
         world.gateways[name].fail("restore", Refused(f"process {number} holds the packet filter"))
 
 
+@pytest.mark.sweep
 async def test_no_try_of_a_rollback_waits_for_what_a_hanging_ledger_is_asked_and_told_of_its_gateway(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +332,7 @@ async def test_no_try_of_a_rollback_waits_for_what_a_hanging_ledger_is_asked_and
     assert not world.book.quarantined("edge")
 
 
+@pytest.mark.sweep
 async def test_no_try_of_a_gateway_that_returns_alone_waits_for_a_hanging_ledger(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,6 +346,7 @@ async def test_no_try_of_a_gateway_that_returns_alone_waits_for_a_hanging_ledger
             await until(serves_known_good(world, "gw-1"), REFUSED_WITHIN)
 
 
+@pytest.mark.sweep
 async def test_a_worker_that_began_the_waves_takes_them_back_while_nothing_of_the_ledger_answers(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,6 +357,7 @@ async def test_a_worker_that_began_the_waves_takes_them_back_while_nothing_of_th
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("by", ["harm", "an operator"])
 async def test_a_rollback_between_two_waves_waits_for_no_word_of_the_ledger_that_the_change_is_open(
     world: World, monkeypatch: pytest.MonkeyPatch, by: str
@@ -368,6 +375,7 @@ async def test_a_rollback_between_two_waves_waits_for_no_word_of_the_ledger_that
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_a_rollback_after_a_hold_was_lifted_between_two_waves_needs_nothing_of_the_ledger(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,6 +394,7 @@ async def test_a_rollback_after_a_hold_was_lifted_between_two_waves_needs_nothin
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_a_hold_between_two_waves_waits_for_no_word_of_the_ledger_that_the_change_is_open(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,6 +413,7 @@ async def test_a_hold_between_two_waves_waits_for_no_word_of_the_ledger_that_the
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_a_rollback_waits_for_no_audit_record_of_a_freeze_that_came_as_the_wave_began(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -422,6 +432,7 @@ async def test_a_rollback_waits_for_no_audit_record_of_a_freeze_that_came_as_the
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_known_good_waits_for_no_audit_record_of_the_wait_for_a_second_person(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -434,6 +445,7 @@ async def test_known_good_waits_for_no_audit_record_of_the_wait_for_a_second_per
     assert (await result_of(running)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_a_reload_that_a_rollback_ends_waits_for_no_word_of_the_ledger_that_it_is_open(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,6 +464,7 @@ async def test_a_reload_that_a_rollback_ends_waits_for_no_word_of_the_ledger_tha
 # --- a history that was cut -------------------------------------------------------------------
 
 
+@pytest.mark.sweep
 async def test_a_rollback_by_name_ends_a_canary_that_only_waits_also_after_a_cut(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -377,6 +377,7 @@ async def test_a_rollback_to_a_release_ends_a_way_back_that_only_waits(recorded:
     assert recorded.ledger.known_good("edge")["gw-3"] == OLD
 
 
+@pytest.mark.sweep
 async def test_a_rollback_to_a_release_that_has_nothing_to_do_ends_nothing(recorded: Recorded) -> None:
     way_back = await waits_for_gw_3(recorded)
     with pytest.raises(Refused):
@@ -384,6 +385,7 @@ async def test_a_rollback_to_a_release_that_has_nothing_to_do_ends_nothing(recor
     assert recorded.ledger.open_changes("edge") == (way_back,)
 
 
+@pytest.mark.sweep
 async def test_a_change_that_does_more_than_wait_keeps_an_upgrade_out(recorded: Recorded) -> None:
     await ring_2_on_trial(recorded)
     with pytest.raises(Conflict):
@@ -443,6 +445,7 @@ async def way_back_half_done(recorded: Recorded, turn: asyncio.Event) -> str:
     return world.newest
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("to", [None, OLD])
 async def test_a_rollback_by_force_amid_a_way_back_takes_every_gateway_of_it_back(
     recorded: Recorded, to: ReleaseRef | None
@@ -466,6 +469,7 @@ async def test_a_rollback_by_force_amid_a_way_back_takes_every_gateway_of_it_bac
     )
 
 
+@pytest.mark.sweep
 async def test_a_rollback_by_force_that_cannot_begin_leaves_the_way_back_going_on(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -483,6 +487,7 @@ async def test_a_rollback_by_force_that_cannot_begin_leaves_the_way_back_going_o
     await until(lambda: serve(recorded, (*RING_1, *RING_2), "1.1.6"), SOON)
 
 
+@pytest.mark.sweep
 async def test_a_rollback_completes_a_way_back_of_penstock_that_the_engine_has_lost(
     recorded: Recorded,
 ) -> None:
@@ -500,6 +505,7 @@ async def test_a_rollback_completes_a_way_back_of_penstock_that_the_engine_has_l
     await until(lambda: serve(recorded, (*RING_1, *RING_2), "1.1.6"), SOON)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("newer", [True, False])
 async def test_a_way_back_outranks_an_older_change_and_never_a_newer_one(world: World, newer: bool) -> None:
     """R9: it raised its epoch above that of the change that somebody began after its own."""

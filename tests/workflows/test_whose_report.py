@@ -65,6 +65,7 @@ async def test_harm_that_the_watch_of_an_earlier_change_found_takes_no_passed_wa
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_harm_that_the_watch_of_an_earlier_promotion_found_takes_no_newer_one_back(
     world: World,
 ) -> None:
@@ -80,6 +81,7 @@ async def test_harm_that_the_watch_of_an_earlier_promotion_found_takes_no_newer_
     await until(lambda: set(world.serving().values()) == {"1.1.6"})
 
 
+@pytest.mark.sweep
 async def test_a_change_of_which_the_history_is_cut_knows_its_plan_while_the_ledger_is_away(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -218,6 +218,7 @@ async def test_a_window_that_closes_in_mid_wave_holds_where_that_is_declared_unt
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_a_window_that_closes_in_mid_wave_rolls_back_where_that_is_declared(world: World) -> None:
     closing(world, OnWindowClose.ROLLBACK)
     world.judge.says(UNDECIDED)
@@ -309,6 +310,7 @@ async def test_a_person_who_lifts_the_hold_of_a_freeze_is_not_overruled_and_the_
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_what_was_approved_for_one_opening_does_not_start_in_a_later_one(world: World) -> None:
     world.windows.answer = CLOSED
     rollout = await start(world, start_by=datetime.now(UTC) + timedelta(seconds=2))
@@ -344,12 +346,14 @@ async def test_a_long_wait_leaves_a_short_history(world: World) -> None:
     await result_of(rollout)
 
 
+@pytest.mark.sweep
 async def test_a_change_of_before_asks_nobody_about_windows(world: World) -> None:
     world.windows.answer = CLOSED
     assert (await world.upgrade(("gw-1",))).outcome is Outcome.PROMOTED
     assert world.windows.asked == []
 
 
+@pytest.mark.sweep
 async def test_a_promotion_waits_for_no_wave_that_waits(world: World) -> None:
     world.windows.answer = CLOSED
     rollout = await start(world)
@@ -446,6 +450,7 @@ async def test_what_closes_while_the_ledger_is_away_begins_no_wave(
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_who_is_asked_to_go_back_while_the_ledger_is_away_begins_no_wave(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
