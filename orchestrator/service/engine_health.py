@@ -94,8 +94,8 @@ class EngineHealth:
         """Have a worker carry out a step that does nothing; return why no change goes on, None when it did.
 
         The engine remembers a worker's last question for minutes after the worker has died. Only a step that
-        was carried out shows that a worker lives. The engine records each step. So the last one that succeeded
-        counts for some seconds, unless it is asked `anew`.
+        was carried out shows that a worker lives. The engine records each step. So the last one that
+        succeeded counts for some seconds, unless it is asked `anew`.
 
         Raises:
             RPCError: The engine does not answer.
