@@ -195,7 +195,7 @@ def test_a_user_number_is_one_person_and_a_login_name_that_looks_like_it_is_nobo
     path.write_text('apiVersion: penstock/v1\npeople: [{name: emil, system_users: ["uid:104523"]}]\n')
     path.chmod(0o600)
     assert PeopleFile(path).at_the_socket(104523).person == "emil"
-    monkeypatch.setattr(people_module, "_system_name", lambda _: "104523")
+    monkeypatch.setattr(people_module, "system_name", lambda _: "104523")
     with pytest.raises(NotAllowed):
         PeopleFile(path).at_the_socket(700)
 
