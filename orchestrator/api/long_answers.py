@@ -41,6 +41,9 @@ PART_BYTES = 64 * 1024
 TAKEN_SECONDS = 30.0
 """How long a caller may take for one part; a slower caller's connection is closed."""
 
+GONE_SECONDS = 5.0
+"""How long the server takes at most to see that a closed connection has ended."""
+
 MOST_AT_ONCE = 50
 """Values of one field that are dumped together."""
 
@@ -120,7 +123,6 @@ class Taken(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer."""
-        del receive
         whole = memoryview(self.body)
         with self._at_once.one(self._person):
             await send(
@@ -133,7 +135,15 @@ class Taken(Response):
                     await send({"type": "http.response.body", "body": part, "more_body": rest})
                 if taking.cancelled_caught:
                     let_go(Request(scope))
+                    await _until_gone(receive)
                     return
+
+
+async def _until_gone(receive: Receive) -> None:
+    """Return once the server knows that the connection has ended; before, half an answer is an error."""
+    with anyio.move_on_after(GONE_SECONDS):
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
 
 async def answered(
