@@ -25,7 +25,7 @@ UNKNOWN = "unknown"
 def sessions(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
     """Count the live sessions of every instance.
 
-    Operators have every gateway asked now. All others share a survey, whose time is shown: of 15 s, and of
+    Operators have every gateway asked now. All others share a survey, whose time is shown: of 30 s, and of
     100 ms for each gateway where that is longer.
     """
     api = Api()

@@ -140,7 +140,7 @@ async def history(
 async def gateways(request: Request, fleet: Fleet, caller: Asking, service: Serving) -> Response:
     """Report what runs on every gateway and how many sessions it has, with the time of the survey.
 
-    Callers who may start changes have every gateway asked now. All others share a survey: of 15 s, and of
+    Callers who may start changes have every gateway asked now. All others share a survey: of 30 s, and of
     100 ms for each gateway where that is longer.
     """
     return await answered(request, caller, partial(service.sessions, caller, fleet))
