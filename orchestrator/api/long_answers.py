@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from orchestrator.api.disconnects import while_connected
 from orchestrator.api.limits import AtOnce
 from orchestrator.api.who import let_go
-from orchestrator.service.background import LOOKS
+from orchestrator.service.background import ANSWERS
 from policies.model.people import Caller
 from policies.model.value import Value
 
@@ -102,7 +102,7 @@ class LongAnswers:
             self._made[number] = weakref.ref(value, lambda _: self._made.pop(number, None)), {}
         ways = self._made[number][1]
         if make not in ways:
-            ways[make] = asyncio.create_task(LOOKS.run(partial(make, value)))
+            ways[make] = asyncio.create_task(ANSWERS.run(partial(make, value)))
             ways[make].add_done_callback(partial(_forget_failure, ways, make))
         return await asyncio.shield(ways[make])
 

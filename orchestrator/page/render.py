@@ -23,7 +23,7 @@ from orchestrator.charts.gate import gate_chart, stylesheet
 from orchestrator.page.runbooks import parted
 from orchestrator.page.session import csrf_of
 from orchestrator.page.waves import waves
-from orchestrator.service.background import LOOKS
+from orchestrator.service.background import ANSWERS
 from orchestrator.words.changes import what
 from orchestrator.words.drills import people_line
 from orchestrator.words.handovers import duty_lines
@@ -98,7 +98,7 @@ async def rendered_aside(
     Raises:
         TooMany: The caller has too many long requests under way.
     """
-    return await LOOKS.run(lambda: rendered(request, template, **known()), caller.person)
+    return await ANSWERS.run(lambda: rendered(request, template, **known()), caller.person)
 
 
 def problem_of(error: PenstockError) -> tuple[int, dict[str, str] | None]:

@@ -175,6 +175,8 @@ PREVIEWS = Pool("previews", 2)
 """What a rollback does, for those who may order one."""
 LOOKS = Pool("looks", 2)
 """What else everybody may ask who may look at a fleet."""
+ANSWERS = Pool("answers", 2)
+"""Long answers and pages, which are made from what is known: none of them waits for what LOOKS finds."""
 PLANS = Pool("plans", 2)
 """What those ask who plan and start changes."""
 DESCRIPTIONS = Pool("descriptions", 1)

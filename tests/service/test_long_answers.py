@@ -30,8 +30,8 @@ MANY = 3_000
 """Gateways whose survey is longer than what kernel and connection hold of an answer."""
 
 
-def in_looks(threads: list[str]) -> bool:
-    return bool(threads) and all(one.startswith("looks") for one in threads)
+def in_answers(threads: list[str]) -> bool:
+    return bool(threads) and all(one.startswith("answers") for one in threads)
 
 
 async def test_viewers_who_ask_together_share_one_survey_that_is_made_into_bytes_once(
@@ -53,7 +53,7 @@ async def test_viewers_who_ask_together_share_one_survey_that_is_made_into_bytes
     assert len({one.content for one in answers}) == 1
     assert surveys.begun == 1
     assert len(surveys.threads) == 1
-    assert in_looks(surveys.threads)
+    assert in_answers(surveys.threads)
 
 
 async def test_more_long_answers_of_one_person_are_refused_and_orders_are_heard_meanwhile(
@@ -165,7 +165,7 @@ async def test_pages_that_grow_with_a_fleet_are_rendered_off_the_event_loop(
 
     monkeypatch.setattr(render, "rendered", noted)
     assert (await page.get(path)).status_code == 200
-    assert in_looks(threads)
+    assert in_answers(threads)
 
 
 @pytest.mark.parametrize(
@@ -191,4 +191,4 @@ async def test_a_report_is_rendered_off_the_event_loop(
         monkeypatch.setattr(f"orchestrator.api.routes.reports.{make.__name__}", noted(make))
     answer = await page.get(form.format(change))
     assert answer.status_code == 200, answer.text
-    assert in_looks(threads)
+    assert in_answers(threads)

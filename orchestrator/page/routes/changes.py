@@ -10,7 +10,7 @@ from orchestrator.api.who import Serving
 from orchestrator.page.forms import Sent, new_key, with_form
 from orchestrator.page.live import lookout_of
 from orchestrator.page.session import Looking
-from orchestrator.service.background import LOOKS
+from orchestrator.service.background import ANSWERS
 from orchestrator.service.service import Service
 from policies.model.people import Caller
 
@@ -50,4 +50,4 @@ async def shown(
 
     if sent is not None:  # what was typed comes back, however many pages the caller has under way
         return await asyncio.to_thread(page)
-    return await LOOKS.run(page, caller.person)
+    return await ANSWERS.run(page, caller.person)
