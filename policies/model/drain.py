@@ -6,7 +6,7 @@ from math import ceil
 
 from pydantic import Field
 
-from policies.model.value import Count, Duration, Elapsed, Message, Name, Token, Value
+from policies.model.value import Count, Duration, Elapsed, Message, Name, Sentence, Token, Value
 
 
 class DrainLimits(Value):
@@ -74,7 +74,7 @@ class Silence(Message):
 
     lasts: Elapsed
     deserted: Elapsed | None = None
-    unread: str = ""
+    unread: Sentence = ""
 
 
 class Uncounted(StrEnum):
