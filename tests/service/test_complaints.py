@@ -176,7 +176,7 @@ async def test_what_is_signed_and_no_complaint_is_answered_with_its_reason_and_n
     assert await counted(ledger, tmp_path) == {}
 
 
-async def test_a_body_in_pieces_is_no_longer_than_one_that_is_told_in_advance(
+async def test_a_body_whose_length_is_not_told_in_advance_is_refused(
     sender: httpx.AsyncClient, ledger: Ledger, tmp_path: Path
 ) -> None:
     async def pieces() -> AsyncIterator[bytes]:
@@ -184,7 +184,7 @@ async def test_a_body_in_pieces_is_no_longer_than_one_that_is_told_in_advance(
             yield b" " * 1024
 
     answer = await sender.post("/fleets/edge/complaints", content=pieces())
-    assert answer.status_code == 413
+    assert answer.status_code == 411
     assert await counted(ledger, tmp_path) == {}
 
 
