@@ -78,7 +78,7 @@ int main(int count, char **said) {
 class LineDaemon(PlainDaemon):
     """The driver."""
 
-    product, probe_needs = "line", ()
+    product, probe_needs, config_file = "line", (), FILE
 
     def __init__(self, login: ProbeLogin | None = None, exempt: Exempt = Exempt()) -> None:  # noqa: B008
         self._user = login.user if login else "probe"

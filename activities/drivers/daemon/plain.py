@@ -53,6 +53,7 @@ class PlainDaemon(Protocol):
     """The part of a daemon's port that follows from the rest, or says no, until a driver overrides it."""
 
     product: str
+    config_file: str
     probe_instead: tuple[str, ...] = ()
     own_files: tuple[str, ...] = ()
     own_words: OwnWords = OwnWords()
@@ -83,11 +84,6 @@ class PlainDaemon(Protocol):
     def pushed_in(self, text: str) -> Sequence[Pushed]:
         """Return nothing: what its users are sent is not read."""
         del text
-        return ()
-
-    def pushed(self, environment: Environment) -> Sequence[Pushed]:
-        """Return nothing: what its users are sent is not read."""
-        del environment
         return ()
 
     def unread(self, environment: Environment) -> str:

@@ -273,6 +273,11 @@ class Daemon(Protocol):
         ...
 
     @property
+    def config_file(self) -> str:
+        """The name of an instance's configuration in its folder for that."""
+        ...
+
+    @property
     def own_files(self) -> tuple[str, ...]:
         """Where its configuration is when nobody says otherwise, the likeliest first."""
         ...
@@ -331,10 +336,6 @@ class Daemon(Protocol):
 
     def pushed_in(self, text: str) -> Sequence[Pushed]:
         """Return the addresses and networks that users are sent by a configuration or a template."""
-        ...
-
-    def pushed(self, environment: Environment) -> Sequence[Pushed]:
-        """Return the same of the instance's own configuration; none where it cannot be read."""
         ...
 
     def renew(

@@ -98,6 +98,7 @@ class Ocserv:
     """A DTLS record of application data (RFC 6347, 4.1); whoever begins sends a handshake."""
     probe_needs = ("password",)
     probe_instead = ()
+    config_file = "ocserv.conf"
     own_files = ("/etc/ocserv/ocserv.conf", "/etc/ocserv.conf")
     own_words = OwnWords()
 
@@ -160,12 +161,6 @@ class Ocserv:
     def pushed_in(self, text: str) -> Sequence[Pushed]:
         """Return the addresses and networks that users are sent by a configuration or a template."""
         return pushed_in(text)
-
-    def pushed(self, environment: Environment) -> Sequence[Pushed]:
-        """Return the same of the instance's own configuration; none where it cannot be read."""
-        with suppress(OSError):
-            return pushed_in((environment.config / "ocserv.conf").read_text())
-        return ()
 
     def renew(
         self, environment: Environment, credentials: Mapping[str, Secret], into: Path, *, older: bool

@@ -9,7 +9,6 @@ Certificates are read at its start only, lists of revoked ones at each login.
 import asyncio
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
@@ -93,6 +92,7 @@ class OpenVpn(PlainDaemon):
     """P_DATA_V2 and its peer-id: five bits and three bytes of what follows the UDP header."""
     probe_needs = ("certificate", "key")
     probe_instead = ("password",)
+    config_file = FILE
     own_files = ("/etc/openvpn/server/server.conf", "/etc/openvpn/server.conf")
     own_words = OwnWords(
         address="local",
@@ -170,12 +170,6 @@ class OpenVpn(PlainDaemon):
     def pushed_in(self, text: str) -> Sequence[Pushed]:
         """Return the addresses and networks that users are sent by a configuration or a template."""
         return pushed_in(text)
-
-    def pushed(self, environment: Environment) -> Sequence[Pushed]:
-        """Return the same of the instance's own configuration; none where it cannot be read."""
-        with suppress(OSError):
-            return pushed_in((environment.config / FILE).read_text())
-        return ()
 
     async def check(self, environment: Environment) -> None:
         """Start the release's own program where nobody is; its last words are the reason when it refuses."""

@@ -10,7 +10,6 @@ at an instance's start only.
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from ipaddress import (
@@ -104,6 +103,7 @@ class StrongSwan(PlainDaemon):
     wandering = (Wandering(name=ESP_SPI, number="@th,64,32"), Wandering(name=IKE_SPI, number="@th,96,64"))
     """Where wrapped packets carry an SPI (RFC 3948): right behind UDP, or behind four zeroes."""
     probe_needs = ("certificate", "key")
+    config_file = FILE
     own_files = ("/etc/strongswan.conf",)
 
     def __init__(self, login: ProbeLogin | None = None, exempt: Exempt = NOBODY) -> None:
@@ -159,12 +159,6 @@ class StrongSwan(PlainDaemon):
     def pushed_in(self, text: str) -> Sequence[Pushed]:
         """Return the addresses and networks that users are sent by a configuration or a template."""
         return pushed_in(text)
-
-    def pushed(self, environment: Environment) -> Sequence[Pushed]:
-        """Return the same of the instance's own configuration; none where it cannot be read."""
-        with suppress(OSError):
-            return pushed_in((environment.config / FILE).read_text())
-        return ()
 
     async def check(self, environment: Environment) -> None:
         """Start the release's own program where nobody is; its words are the reason when it refuses."""

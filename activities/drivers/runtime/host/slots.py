@@ -681,9 +681,12 @@ class HostSlots:
             return
         daemon, adopted = self._folders.daemon, self._folders.adopted
         template = self._folders.template(folder).read_bytes().decode(errors="replace")
+        config = ""
+        with suppress(OSError):
+            config = (folder.chroot.config / daemon.config_file).read_text()
         wrong = pushed_elsewhere(
             daemon.pushed_in(template),
-            daemon.pushed(folder.chroot),
+            daemon.pushed_in(config),
             folder.slot,
             self._gateway.slots,
             adopted.slot if adopted is not None and adopted.process() else None,
