@@ -2,8 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
+from temporalio.client import WorkflowQueryFailedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from policies.model.errors import Unavailable
+
+T = TypeVar("T")
 PATIENCE = 100.0
 """Seconds until what has not come is not going to come, on a machine that is busy or half as fast as another.
 
@@ -14,12 +22,27 @@ LOOKED_AGAIN, ASKED_AGAIN = 0.02, 0.1
 """Seconds between two looks at what this process knows, and between two questions to another one."""
 
 
+@contextmanager
+def _although_busy() -> Iterator[None]:
+    """Take it for no answer that an engine, or a worker, was too busy to answer in time."""
+    try:
+        yield
+    except RPCError as error:
+        if error.status not in (RPCStatusCode.CANCELLED, RPCStatusCode.DEADLINE_EXCEEDED):
+            raise
+    except WorkflowQueryFailedError as error:
+        if "TMPRL1101" not in error.message:
+            raise
+    except Unavailable:
+        pass
+
+
 async def until(
     is_so: Callable[[], Awaitable[bool] | bool],
     seconds: float = PATIENCE,
     found: Callable[[], object] | None = None,
 ) -> None:
-    """Wait until something is so that nobody reports.
+    """Wait until something is so that nobody reports; an engine that is too busy to answer is asked again.
 
     Raises:
         TimeoutError: It is not so in time; says what was `found` instead.
@@ -31,12 +54,27 @@ async def until(
                 if isinstance(answer, bool):
                     is_there, again = answer, LOOKED_AGAIN
                 else:
-                    is_there, again = await answer, ASKED_AGAIN
+                    is_there, again = False, ASKED_AGAIN
+                    with _although_busy():
+                        is_there = await answer
                 if is_there:
                     return
                 await asyncio.sleep(again)
     except TimeoutError as late:
         raise TimeoutError(f"not so within {seconds:g} s; found: {found()}" if found else str(late)) from late
+
+
+async def told(ask: Callable[[], Awaitable[T]]) -> T:
+    """Return what an engine says that may be too busy to say it at once.
+
+    Raises:
+        TimeoutError: It has not answered in `PATIENCE` seconds.
+    """
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with _although_busy():
+                return await ask()
+            await asyncio.sleep(ASKED_AGAIN)
 
 
 def wait_until(

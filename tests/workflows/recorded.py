@@ -14,15 +14,16 @@ from orchestrator.service.drains import DrainService
 from policies.model.change import ChangeResult
 from policies.model.command import CommandReceipt
 from policies.model.plan import ReleaseRef
+from policies.model.status import ChangeStatus
 from tests.fakes.control import ObservedLedger
 from tests.fakes.gateway import FakeGateway
-from tests.patience import until
+from tests.patience import PATIENCE, told, until
 from tests.workflows.engine import Engine
 from tests.workflows.world import NEW, OLD, World, fleet_of, reconcile, working
 from workflows.reconcile import ReconcileResult
 
 T = TypeVar("T")
-SOON = 45.0
+SOON = PATIENCE
 """Seconds within which what is promised has happened, on a machine that has other things to do."""
 
 
@@ -69,6 +70,10 @@ class Recorded:
             return (await change.describe()).status is not WorkflowExecutionStatus.RUNNING
 
         await until(is_over, SOON)
+
+    async def status(self) -> ChangeStatus:
+        """Return what its people are told, by an engine that may be busy."""
+        return await told(lambda: self.service.status("edge"))
 
     async def bakes(self) -> bool:
         """Whether the last promotion is still watched."""

@@ -148,7 +148,7 @@ async def test_a_reconcile_that_overlaps_the_end_of_a_rollout_starts_nothing(rec
         world.judge.says(HEALTHY)
         assert (await soon(result_of(rollout))).outcome is Outcome.PROMOTED
     await soon(looking)
-    status = await recorded.service.status("edge")
+    status = await recorded.status()
     assert (status.rollout, status.outcome) == ("edge-2", Outcome.PROMOTED)
     world.judge.says(CRASHED, wave=0)
     await recorded.everybody_on(OLD)

@@ -30,7 +30,7 @@ async def ended_without_gw_1(recorded: Recorded) -> str:
     await recorded.service.roll_back(recorded.world.fleet, "ana", "users call")
 
     async def is_waited_for() -> bool:
-        return "gw-1" in (await recorded.service.status("edge")).waits_for
+        return "gw-1" in (await recorded.status()).waits_for
 
     await until(is_waited_for, SOON)
     await quarantine.leave_out(recorded.world.fleet, ("gw-1",), "ana", "its host reboots")

@@ -147,7 +147,7 @@ async def test_a_rollback_outlives_its_history_while_ten_thousand_silent_gateway
 
     async def look() -> ChangeStatus:
         runs.add((await change.describe()).run_id)
-        return await service.status("edge")
+        return await recorded.status()
 
     for turn, left in enumerate((MOST_MEMBERS, 30, 10)):
         for first in range(2, PARTS + 2, 20):
@@ -180,7 +180,7 @@ async def test_a_rollback_outlives_its_history_while_ten_thousand_silent_gateway
         await change.signal("report_restore", silence(name, part, 9, 0))
     world.gateways["gw-1"].recover("restore")
     await recorded.everybody_on(OLD)
-    ended = await service.status("edge")
+    ended = await recorded.status()
     assert (ended.outcome, ended.not_back) == (Outcome.ROLLED_BACK, 0)
 
 

@@ -93,7 +93,7 @@ async def test_without_an_answer_those_gateways_go_back_that_were_named_and_no_o
     fleet = with_rules(await bad_everywhere(recorded), answer_within=timedelta(seconds=2))
     await recorded.service.roll_back(fleet, "ana", "it hurts", to=NEW, source="http://repository")
     await until(lambda: waits(recorded), SOON)
-    status = await recorded.service.status("edge")
+    status = await recorded.status()
     assert status.next.endswith("unless somebody answers: gw-1, gw-2 will serve 1.1.6")
     await recorded.nothing_under_way()
     assert recorded.world.serving() == {"gw-1": "1.1.6", "gw-2": "1.1.6", "gw-3": "1.4.0", "gw-4": "1.4.0"}
@@ -125,11 +125,11 @@ async def test_a_rollback_by_name_that_nobody_answers_is_not_called_rolled_back_
     serves = "nothing is changed: gw-1, gw-2, gw-3, gw-4 serve 1.4.0"
     receipt = await ask_for(recorded, fleet, OLD)
     assert receipt.endswith(f"If nobody answers within 0:00:03, it is given up, and {serves}.")
-    status = await recorded.service.status("edge")
+    status = await recorded.status()
     assert status.next.endswith(f"unless somebody answers; {serves}")
     assert [offer.verb for offer in status.can_do] == [Verb.APPROVE, Verb.REJECT]
     await recorded.nothing_under_way()
-    status = await recorded.service.status("edge")
+    status = await recorded.status()
     assert (status.outcome, status.what) == (
         Outcome.REFUSED,
         f"no second operator answered in time; {serves}",
@@ -142,7 +142,7 @@ async def test_a_rollback_by_name_that_nobody_answers_is_not_called_rolled_back_
 @pytest.mark.sweep
 async def test_a_rollback_by_name_that_is_rejected_does_not_end_as_a_safe_fleet(recorded: Recorded) -> None:
     await ask_for(recorded, await bad_and_old(recorded), OLD)
-    confirm = (await recorded.service.status("edge")).confirm
+    confirm = (await recorded.status()).confirm
     no = Command(id="no", kind=CommandKind.REJECT, person="ben", reason="not now", approves=confirm)
     await recorded.service.command("edge", no)
     result = await soon(recorded.service._change("edge").result())
@@ -164,7 +164,7 @@ async def test_a_rollback_with_nothing_to_take_back_leaves_one_by_name_waiting(r
     with pytest.raises(Conflict) as refused:
         await recorded.service.roll_back(fleet, "bob", "users call")
     assert str(refused.value) == nothing
-    confirm = (await recorded.service.status("edge")).confirm
+    confirm = (await recorded.status()).confirm
     yes = Command(id="yes", kind=CommandKind.APPROVE, person="ben", reason="seen", approves=confirm)
     await recorded.service.command("edge", yes)
     await recorded.everybody_on(OLD)
@@ -177,7 +177,7 @@ async def test_a_policy_that_wants_nothing_at_the_deadline_leaves_known_good_one
     fleet = with_rules(await bad_everywhere(recorded), at_deadline=AtDeadline.NOTHING)
     receipt = await ask_for(recorded, fleet, NEW)
     assert "it is given up, and nothing is changed: gw-1, gw-2 serve 1.4.0" in receipt
-    status = await recorded.service.status("edge")
+    status = await recorded.status()
     assert Verb.ROLL_BACK in {offer.verb for offer in status.can_do}
     await recorded.service.roll_back(fleet, "bob", "users call")
     await recorded.everybody_on(OLD)

@@ -139,7 +139,7 @@ async def test_what_a_rollback_read_back_counts_from_then_and_not_from_when_its_
 
 
 async def _is_told(recorded: Recorded, gateway: str, state: str) -> bool:
-    status = await recorded.service.status("edge")
+    status = await recorded.status()
     return (gateway, state) in {(one.gateway, one.state) for one in status.gateways}
 
 
@@ -654,7 +654,7 @@ async def test_a_rollback_that_completes_a_lost_change_waits_for_each_gateway_th
     await recorded.service.roll_back(world.fleet, "ana", "users call")
 
     async def is_waited_for() -> bool:
-        return (await recorded.service.status("edge")).waits_for == ("gw-1",)
+        return (await recorded.status()).waits_for == ("gw-1",)
 
     await until(is_waited_for, SOON)
     canary.recover("restore")

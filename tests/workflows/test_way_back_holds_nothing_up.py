@@ -129,7 +129,7 @@ async def only_waits_for(recorded: Recorded, name: str) -> None:
     """
 
     async def does() -> bool:
-        status = await recorded.service.status("edge")
+        status = await recorded.status()
         story = recorded.ledger.story(recorded.world.newest)
         says = (status.waits_for, status.outcome) == ((name,), Outcome.ROLLBACK_INCOMPLETE)
         return says and story is not None and story.told.only_waits
@@ -235,7 +235,7 @@ async def test_a_gateway_that_drifts_is_brought_back_while_a_way_back_only_waits
 
     await until(is_back, SOON)
     await until(lambda: world.book.open_changes("edge") == (way_back,), SOON)
-    assert (await recorded.service.status("edge")).waits_for == ("gw-3",)
+    assert (await recorded.status()).waits_for == ("gw-3",)
     assert world.newest == way_back
     assert world.gateways["gw-3"].effects == tried
     world.gateways["gw-3"].recover("restore")
