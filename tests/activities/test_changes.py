@@ -389,6 +389,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.sweep
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(STEPS)
 def test_whatever_happened_going_back_twice_is_going_back_once(

@@ -170,6 +170,7 @@ def is_taken(content: Any, hint: Any) -> bool:
         return False
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("hint", ANSWERS)
 def test_nothing_in_an_answer_is_too_large_to_compute_with(hint: Any) -> None:
     taken = [str(one)[:2000] for one in exaggerated(sent(example(hint))) if is_taken(one, hint)]

@@ -133,6 +133,7 @@ def test_a_rollout_keeps_who_asked_for_it_when_and_why_it_ended(ledger: Ledger) 
     assert row.plan == PLAN.digest
 
 
+@pytest.mark.sweep
 def test_known_good_and_what_was_before_it_are_carried_over(ledger: Ledger) -> None:
     assert ledger.known_good("north") == {"gw-1": NEWER, "gw-2": NEWER}
     assert ledger.targets("north", "north-3") == {"gw-1": NEW}

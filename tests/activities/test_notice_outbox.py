@@ -146,6 +146,7 @@ def test_several_workers_at_once_tell_each_notice_once(ledger: Ledger, url: str,
         assert heard.wrong == []
 
 
+@pytest.mark.sweep
 def test_of_several_workers_one_that_is_killed_leaves_its_notices_to_the_others(
     ledger: Ledger, url: str, tmp_path: Path
 ) -> None:

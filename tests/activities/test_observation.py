@@ -251,6 +251,7 @@ async def test_bar_12_a_restarted_canary_is_rolled_back_and_a_fleet_that_restart
                 await asyncio.sleep(6)
 
 
+@pytest.mark.sweep
 @scenes.plays
 async def test_bar_10_prometheus_killed_in_the_window_holds_and_then_goes_on_without_a_lost_login(
     gateways: dict[str, Exported],
@@ -347,6 +348,7 @@ async def decided_with_one_that_floods(gateways: dict[str, Exported], flooder: s
             return (await watch(prometheus, order_for(gateways, LAB))).decision
 
 
+@pytest.mark.sweep
 @scenes.plays
 async def test_a_gateway_with_100_000_series_keeps_no_other_from_being_judged(
     gateways: dict[str, Exported],
@@ -439,6 +441,7 @@ async def test_bar_11_a_repeated_activity_goes_on_from_its_heartbeat(gateways: d
     assert found.decision.action is Action.PROMOTE
 
 
+@pytest.mark.sweep
 async def test_what_is_recorded_replays_to_the_same_decision(
     gateways: dict[str, Exported], tmp_path: Path
 ) -> None:

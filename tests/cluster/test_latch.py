@@ -152,6 +152,7 @@ def test_liveness_fails_only_where_no_session_can_live(pod: Pod) -> None:
     assert pod.run(probe("liveness")) != 0
 
 
+@pytest.mark.sweep
 def test_a_daemon_that_hangs_costs_a_probe_five_seconds_and_no_session(pod: Pod) -> None:
     hangs = container()["livenessProbe"]
     assert hangs["timeoutSeconds"] > 5

@@ -103,6 +103,7 @@ def test_what_users_would_not_take_changes_nothing_and_is_named(
     assert dropping.host.leaf != good
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("line", [*BEFORE_IT_COUNTS, *WHEN_IT_COUNTS])
 def test_killed_at_any_line_the_old_one_or_the_new_one_counts_and_the_repeat_ends_the_same(
     dropping: Dropping, line: str
@@ -237,6 +238,7 @@ async def test_an_agent_asks_when_it_is_due_notes_what_fails_and_waits_longer_ea
     assert host.renewal.failing == ""
 
 
+@pytest.mark.sweep
 async def test_an_agent_has_a_process_of_its_own_get_the_certificate(
     dropping: Dropping, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,7 @@ def test_killed_at_any_step_one_good_certificate_and_one_order_come_of_it(
     assert killed_and_repeated(authority, tmp_path, line) == 1
 
 
+@pytest.mark.sweep
 def test_an_order_that_the_authority_has_forgotten_is_made_anew(tmp_path: Path) -> None:
     forgetful = Pebble(tmp_path / "pebble")
     with forgetful.running():

@@ -183,6 +183,7 @@ async def test_known_good_is_given_to_nodes_though_the_registry_and_its_credenti
     assert (again.slot, again.changed) == (slot, False)
 
 
+@pytest.mark.sweep
 async def test_known_good_is_given_back_to_nodes_after_another_release_took_its_slot_and_failed(
     tmp_path: Path,
 ) -> None:
@@ -219,6 +220,7 @@ async def test_a_release_that_its_own_change_still_tries_is_judged_as_new(tmp_pa
             await one.prepare(digest, "edge-1", QUARTER)
 
 
+@pytest.mark.sweep
 async def test_a_slot_that_names_a_release_never_admitted_here_makes_it_no_known_good(tmp_path: Path) -> None:
     """The annotation may be anybody's: the driver's own record decides what it has admitted."""
     with fleet(tmp_path) as one:
@@ -233,6 +235,7 @@ async def test_a_slot_that_names_a_release_never_admitted_here_makes_it_no_known
             await one.prepare(refused, "edge-2", QUARTER)
 
 
+@pytest.mark.sweep
 async def test_before_an_upgrade_a_cluster_says_that_it_would_not_prepare_again_what_serves(
     tmp_path: Path,
 ) -> None:

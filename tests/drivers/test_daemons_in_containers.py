@@ -90,6 +90,7 @@ async def test_a_port_that_is_sent_to_a_container_by_a_rule_alone_is_refused_wit
     assert f"port 443 of gw-1 is sent to {to} by chain publish of table inet runtime: {WHAT_TO_DO}" in why
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "rule",
     [
@@ -153,6 +154,7 @@ print(asks.recv(99).decode())
 """
 
 
+@pytest.mark.sweep
 async def test_a_host_that_serves_by_udp_from_a_container_is_not_empty_and_its_users_stay_there(
     openvpn: OpenVpnLab,  # noqa: F811
 ) -> None:

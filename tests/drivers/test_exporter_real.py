@@ -71,6 +71,7 @@ async def test_users_sessions_probe_and_steering_are_shown_as_they_are(
     assert shown[sessions] == 2
 
 
+@pytest.mark.sweep
 async def test_the_digest_shown_is_the_running_executables(
     lab: GatewayLab,  # noqa: F811
     exporters: list[Exporter],  # noqa: F811
@@ -122,6 +123,7 @@ async def test_a_frozen_daemon_has_unknown_sessions_and_a_failing_probe(
         process.tell(signal.SIGCONT)
 
 
+@pytest.mark.sweep
 async def test_nothing_is_left_to_say_of_an_instance_that_died(
     lab: GatewayLab,  # noqa: F811
     exporters: list[Exporter],  # noqa: F811

@@ -57,6 +57,7 @@ async def test_the_packaged_exporter_reads_sessions_at_an_occtl_socket_of_anothe
     await exports_sessions(lab, exporters, "occtl.sock")
 
 
+@pytest.mark.sweep
 @pytest.mark.skipif(why_no_openvpn() is not None, reason=why_no_openvpn() or "")
 async def test_the_packaged_exporter_reads_sessions_at_a_management_socket_of_another_user(
     openvpn: OpenVpnLab,  # noqa: F811
@@ -66,6 +67,7 @@ async def test_the_packaged_exporter_reads_sessions_at_a_management_socket_of_an
     await exports_sessions(openvpn, exporters, "management.sock")
 
 
+@pytest.mark.sweep
 @pytest.mark.skipif(why_no_strongswan() is not None, reason=why_no_strongswan() or "")
 async def test_the_packaged_exporter_reads_sessions_at_a_vici_socket_of_another_user(
     strongswan: StrongSwanLab,  # noqa: F811
@@ -75,6 +77,7 @@ async def test_the_packaged_exporter_reads_sessions_at_a_vici_socket_of_another_
     await exports_sessions(strongswan, exporters, "charon.vici")
 
 
+@pytest.mark.sweep
 async def test_the_journal_names_a_daemon_that_does_not_report_its_sessions_and_the_cause(
     lab: GatewayLab,  # noqa: F811
     exporters: list[Exporter],  # noqa: F811

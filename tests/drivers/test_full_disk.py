@@ -60,6 +60,7 @@ async def test_a_long_log_on_a_full_disk_holds_up_no_way_back_and_its_end_is_kep
     assert (await lab.slots.fence(operation("fence", epoch=3))).epoch == 3
 
 
+@pytest.mark.sweep
 async def test_what_a_reboot_ended_is_started_again_on_a_disk_that_its_log_has_filled(
     lab: GatewayLab,  # noqa: F811
     disk: Path,
@@ -71,6 +72,7 @@ async def test_what_a_reboot_ended_is_started_again_on_a_disk_that_its_log_has_f
     assert (await lab.slots.resume()).instance("a").state is InstanceState.RUNNING
 
 
+@pytest.mark.sweep
 async def test_an_agent_comes_up_on_a_full_disk_where_nothing_can_be_started(
     lab: GatewayLab,  # noqa: F811
     disk: Path,

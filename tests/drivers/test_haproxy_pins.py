@@ -168,6 +168,7 @@ async def test_entries_are_read_again_only_where_haproxy_says_that_they_are_othe
     assert await pins.led() == dict.fromkeys(users(1000), "a")
 
 
+@pytest.mark.sweep
 async def test_users_who_leave_one_by_one_cost_one_listing_each_and_who_stay_cost_none(
     pins: Pins, monkeypatch: pytest.MonkeyPatch
 ) -> None:

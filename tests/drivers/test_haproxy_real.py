@@ -123,6 +123,7 @@ async def test_the_end_of_haproxy_costs_seconds_and_no_session(balancer: Balance
     assert await balancer.home_of(3) == new
 
 
+@pytest.mark.sweep
 async def test_a_haproxy_that_somebody_reloaded_cuts_nobody_and_is_written_again(
     balancer: BalancerLab,  # noqa: F811
 ) -> None:
@@ -148,6 +149,7 @@ async def test_a_haproxy_that_somebody_reloaded_cuts_nobody_and_is_written_again
     assert person.alive
 
 
+@pytest.mark.sweep
 async def test_who_reconnects_finds_the_own_instance_though_somebody_emptied_the_map(
     balancer: BalancerLab,  # noqa: F811
 ) -> None:
@@ -164,6 +166,7 @@ async def test_who_reconnects_finds_the_own_instance_though_somebody_emptied_the
     assert await balancer.home_of(1) == old
 
 
+@pytest.mark.sweep
 async def test_a_haproxy_that_is_told_who_has_a_session_where_and_does_not_keep_it_is_noticed(
     balancer: BalancerLab,  # noqa: F811
 ) -> None:

@@ -143,6 +143,7 @@ async def test_what_users_get_refuses_no_way_back(fronted: Fronted, trouble: dic
     assert await fronted.healed() == ("a", None)
 
 
+@pytest.mark.sweep
 async def test_a_lease_that_haproxy_reckons_by_its_own_clock_is_taken_for_renewed(fronted: Fronted) -> None:
     """What it says is left is cut to milliseconds, by which one quick renewal in fifteen fell short."""
     for number in range(200):
@@ -224,6 +225,7 @@ async def test_a_trial_that_users_do_not_get_is_healed_to_what_was_before_it(fro
     assert await fronted.healed() == ("a", None)
 
 
+@pytest.mark.sweep
 async def test_a_haproxy_that_is_late_for_its_agent_alone_is_not_ended(
     fronted: Fronted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +244,7 @@ async def test_a_haproxy_that_is_late_for_its_agent_alone_is_not_ended(
     assert await fronted.in_force() == ("a", "b")
 
 
+@pytest.mark.sweep
 async def test_a_haproxy_that_hangs_for_a_moment_is_not_ended(fronted: Fronted) -> None:
     served = fronted.process.running
     assert served is not None

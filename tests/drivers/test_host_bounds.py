@@ -283,6 +283,7 @@ for number in range(60):
 """
 
 
+@pytest.mark.sweep
 def test_nobodys_line_is_lost_while_another_process_shortens_the_record(tmp_path: Path) -> None:
     HostAudit(tmp_path / "audit.jsonl", tmp_path / "audit.key").record("break-glass", "first", "root")
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), name]) for name in "ab"]

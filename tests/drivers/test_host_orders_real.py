@@ -68,6 +68,7 @@ async def test_nobody_is_on_trial_for_a_day(lab: GatewayLab) -> None:  # noqa: F
     assert (await lab.table.read()).trial is None
 
 
+@pytest.mark.sweep
 async def test_a_person_on_the_host_takes_it_back_from_whoever_owns_it(
     lab: GatewayLab,  # noqa: F811
     tmp_path: Path,
@@ -114,6 +115,7 @@ async def test_without_another_instance_there_is_nothing_to_go_back_to(
     assert not (tmp_path / "audit.jsonl").exists()
 
 
+@pytest.mark.sweep
 async def test_the_command_needs_neither_engine_nor_agent(lab: GatewayLab, tmp_path: Path) -> None:  # noqa: F811
     old = await serving(lab)
     new = await lab.running("2")

@@ -164,6 +164,7 @@ async def test_a_line_that_no_slot_can_take_over_is_named_and_left_behind_only_w
     assert (await lab.adoption.adopt(operation("adopt"), ("connect-script",))).changed
 
 
+@pytest.mark.sweep
 async def test_an_adopted_daemon_keeps_its_users_through_an_upgrade_and_the_way_back_to_it(
     lab: GatewayLab,  # noqa: F811
 ) -> None:
@@ -207,6 +208,7 @@ async def test_an_adoption_is_the_same_when_repeated_also_by_an_agent_started_an
     assert lab.daemons() == [first.process.pid]
 
 
+@pytest.mark.sweep
 async def test_an_adopted_daemon_that_was_drained_is_ended_and_never_taken_for_a_free_slot(
     lab: GatewayLab,  # noqa: F811
 ) -> None:
@@ -257,6 +259,7 @@ async def test_nothing_to_adopt_and_too_much_to_adopt_are_told_as_they_are(lab: 
         await lab.adoption.adopt(operation("adopt"), ())
 
 
+@pytest.mark.sweep
 async def test_a_gateway_is_handed_back_to_its_own_daemon_once_its_unit_runs_it_and_nobody_is_lost(
     lab: GatewayLab,  # noqa: F811
 ) -> None:

@@ -267,6 +267,7 @@ SOME = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", SOME)
 def test_a_rule_that_lets_some_packets_through_hides_no_user_who_is_dropped(user: User, case: str) -> None:
     sentences = found(user.gateway, SOME[case])
@@ -302,6 +303,7 @@ LED = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", LED)
 def test_replies_that_leave_by_routes_for_the_users_port_alone_are_named(user: User, case: str) -> None:
     sentences = found(user.gateway, LED[case] + UPLINK)
@@ -465,6 +467,7 @@ CLOSED_FOR_THEM = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", CLOSED_FOR_THEM)
 def test_a_rule_that_may_drop_packets_which_the_users_port_accepts_is_named(user: User, case: str) -> None:
     sentences = found(user.gateway, saved(HEAD + CLOSED_FOR_THEM[case]))
@@ -500,6 +503,7 @@ class TestSetsOfIpset:
         assert not user.gets_to(4431)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", ALIKE)
 def test_ports_that_are_treated_alike_are_no_obstacle_under_conditions_that_are_not_known(
     user: User, case: str
@@ -573,6 +577,7 @@ REPLIES = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", REPLIES)
 def test_a_filter_that_lets_out_replies_of_the_users_port_alone_drops_every_slot(
     user: User, case: str
@@ -629,6 +634,7 @@ REPLIED_ALIKE = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", REPLIED_ALIKE)
 def test_replies_that_are_treated_alike_are_no_obstacle(user: User, case: str) -> None:
     sentences = found(user.gateway, REPLIED_ALIKE[case])
@@ -678,6 +684,7 @@ NOT_TRACKED = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", NOT_TRACKED)
 def test_a_host_that_does_not_track_users_packets_is_named_since_none_is_steered(
     user: User, case: str
@@ -803,6 +810,7 @@ BESIDE = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["nft", "legacy"])
 @pytest.mark.parametrize("case", BESIDE)
 def test_a_ban_at_the_users_port_alone_is_named_whatever_else_drops_at_the_slots(

@@ -122,6 +122,7 @@ def dropping(many: int) -> str:
     return f"iptables-nft-restore <<'END'\n*filter\n:FORWARD ACCEPT [0:0]\n{rules}\nCOMMIT\nEND\n"
 
 
+@pytest.mark.sweep
 def test_four_thousand_rules_of_their_own_take_time_in_proportion(namespace: str) -> None:
     grows(namespace, [dropping(1000), dropping(4000)])
 
@@ -147,6 +148,7 @@ END
 """
 
 
+@pytest.mark.sweep
 def test_two_thousand_services_of_a_cluster_take_time_in_proportion(namespace: str) -> None:
     """Before, it took longer with the square of their number: kube-proxy has a chain for each in one map."""
     grows(namespace, [of_a_cluster(500), of_a_cluster(2000)])

@@ -226,6 +226,7 @@ async def test_a_mirror_that_is_overtaken_ends_and_leaves_nothing(lab: GatewayLa
     assert "probe" not in (await run(["ip", "-brief", "link"])).out
 
 
+@pytest.mark.sweep
 async def test_a_mirror_is_for_what_gets_no_users(lab: GatewayLab) -> None:  # noqa: F811
     old = await served(lab)
     with pytest.raises(BeyondHostLimits, match="gets new sessions, so no logins are mirrored to it"):

@@ -73,6 +73,7 @@ async def test_a_name_is_answered_through_the_tunnel_by_the_servers_that_are_pus
     assert {name for _, name in server.asked} == {NAME, "git.example.com"}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("addresses", "said"),
     sampled(
@@ -101,6 +102,7 @@ async def test_a_release_that_leads_to_a_wrong_answer_fails(
     assert exposure(findings).sentence == f"names-inside (1, at most 0): {said}"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("pushed", "inside", "outside"),
     sampled(
@@ -126,6 +128,7 @@ async def test_a_release_that_pushes_other_dns_settings_fails(
     assert of_names(await found(lab, *pushed)) == {"names-inside": inside, "names-outside": outside}
 
 
+@pytest.mark.sweep
 async def test_a_server_that_answers_this_host_and_nobody_in_the_tunnel_fails_the_release(
     lab: GatewayLab,  # noqa: F811
     server: NameServer,

@@ -61,6 +61,7 @@ async def test_a_switch_and_its_way_back_cost_nobody_a_ping(lab: GatewayLab) -> 
     assert [lost for _, lost in counts] == [0, 0, 0]
 
 
+@pytest.mark.sweep
 async def test_a_session_over_tcp_alone_survives_the_switch(lab: GatewayLab) -> None:  # noqa: F811
     old = await serving(lab)
     person = lab.client(1, more=("--no-dtls",))
@@ -76,6 +77,7 @@ async def test_a_session_over_tcp_alone_survives_the_switch(lab: GatewayLab) -> 
     assert [session.transport for session in sessions] == ["tls"]
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("orders_wait")
 async def test_a_client_that_reconnects_finds_its_own_instance(lab: GatewayLab) -> None:  # noqa: F811
     old = await serving(lab)
@@ -92,6 +94,7 @@ async def test_a_client_that_reconnects_finds_its_own_instance(lab: GatewayLab) 
     assert await lab.home_of(1) == old
 
 
+@pytest.mark.sweep
 async def test_a_client_of_the_trial_reconnects_to_it_after_the_way_back(lab: GatewayLab) -> None:  # noqa: F811
     await serving(lab)
     new = await lab.running("2")
@@ -104,6 +107,7 @@ async def test_a_client_of_the_trial_reconnects_to_it_after_the_way_back(lab: Ga
     assert await lab.home_of(1) == new
 
 
+@pytest.mark.sweep
 async def test_a_client_of_the_trial_reconnects_to_it_after_the_lease_ended_alone(
     lab: GatewayLab,  # noqa: F811
 ) -> None:
@@ -118,6 +122,7 @@ async def test_a_client_of_the_trial_reconnects_to_it_after_the_lease_ended_alon
     assert await lab.home_of(1) == new
 
 
+@pytest.mark.sweep
 async def test_a_lease_nobody_confirms_ends_by_itself_in_time(lab: GatewayLab) -> None:  # noqa: F811
     old = await serving(lab)
     new = await lab.running("2")
@@ -132,6 +137,7 @@ async def test_a_lease_nobody_confirms_ends_by_itself_in_time(lab: GatewayLab) -
     assert [await lab.home_of(number) for number in (1, 2)] == [new, old]
 
 
+@pytest.mark.sweep
 async def test_a_lease_confirmed_again_and_again_never_lapses(lab: GatewayLab) -> None:  # noqa: F811
     await serving(lab)
     new = await lab.running("2")
@@ -142,6 +148,7 @@ async def test_a_lease_confirmed_again_and_again_never_lapses(lab: GatewayLab) -
     assert len([entry for entry in lab.journal.entries() if entry["step"] == "trial"]) == 2
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("orders_wait")
 async def test_an_address_rebound_behind_its_nat_finds_its_instance(lab: GatewayLab) -> None:  # noqa: F811
     old = await serving(lab)
@@ -166,6 +173,7 @@ async def drained(lab: GatewayLab, slot: str) -> None:  # noqa: F811
         await asyncio.sleep(0.5)
 
 
+@pytest.mark.sweep
 async def test_a_session_rebound_in_the_middle_of_a_drain_comes_back(lab: GatewayLab) -> None:  # noqa: F811
     old = await serving(lab)
     site = ["ip", "netns", "exec", f"{lab.prefix}c6"]
@@ -211,6 +219,7 @@ async def test_a_session_rebound_in_the_middle_of_a_drain_comes_back(lab: Gatewa
     assert person.gap() < 5
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("orders_wait")
 async def test_a_session_whose_connection_broke_is_waited_for_and_comes_back_to_its_instance(
     lab: GatewayLab,  # noqa: F811
@@ -256,6 +265,7 @@ async def test_a_change_that_is_not_read_back_as_written_is_a_conflict(
         await lab.table.make_permanent(operation("keep new"), new)
 
 
+@pytest.mark.sweep
 async def test_a_user_who_left_the_old_instance_logs_in_to_the_new_one(lab: GatewayLab) -> None:  # noqa: F811
     await serving(lab)
     person = await lab.client(1).up()
@@ -303,6 +313,7 @@ async def test_priming_twice_leaves_the_table_as_it_is(lab: GatewayLab) -> None:
     assert (again.changed, again.serving) == (False, old)
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("orders_wait")
 async def test_after_a_firewalls_flush_logins_go_on_and_everybody_finds_their_own_instance(
     lab: GatewayLab,  # noqa: F811
@@ -357,6 +368,7 @@ async def test_another_tables_redirects_do_not_take_steering_away(lab: GatewayLa
     assert await lab.home_of(1) == old
 
 
+@pytest.mark.sweep
 async def test_the_way_back_waits_for_no_daemon(lab: GatewayLab) -> None:  # noqa: F811
     old = await serving(lab)
     new = await lab.running("2")
@@ -381,6 +393,7 @@ async def test_the_way_back_waits_for_no_daemon(lab: GatewayLab) -> None:  # noq
     assert took < 1
 
 
+@pytest.mark.sweep
 async def test_a_lease_that_lapses_while_it_is_being_renewed_stays_lapsed(
     lab: GatewayLab,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
@@ -404,6 +417,7 @@ async def test_a_lease_that_lapses_while_it_is_being_renewed_stays_lapsed(
     assert (steering.serving, steering.trial) == (old, None)
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("orders_wait")
 async def test_who_is_kept_beside_the_serving_instance_keeps_it_without_any_drain(
     lab: GatewayLab,  # noqa: F811
@@ -530,6 +544,7 @@ async def test_a_share_of_2000_addresses_is_what_was_asked_and_grows_without_tak
     assert [person.lost()[1] for person in people] == [0, 0]
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("orders_wait")
 async def test_while_a_share_is_on_trial_everybody_reconnects_to_their_own_instance(
     lab: GatewayLab,  # noqa: F811
@@ -566,6 +581,7 @@ async def test_after_a_reboot_the_gateway_serves_what_it_served(lab: GatewayLab)
     assert await lab.home_of(1) == slot
 
 
+@pytest.mark.sweep
 async def test_an_exempt_person_is_known_on_the_gateway_alone_and_not_ended(lab: GatewayLab) -> None:  # noqa: F811
     old = await serving(lab)
     people = [await lab.client(number).up() for number in (1, 2)]

@@ -83,6 +83,7 @@ async def test_a_pod_that_was_not_proven_is_counted_and_trusted_by_nobody(node: 
         await node.node.inspect(operation("inspect", epoch=2), "b")
 
 
+@pytest.mark.sweep
 async def test_a_pod_that_took_the_place_of_the_proven_one_serves_unbelieved_until_it_is_proven(
     node: NodeLab,  # noqa: F811
 ) -> None:
@@ -213,6 +214,7 @@ async def test_a_config_that_the_releases_own_daemon_refuses_is_refused_before_a
         )
 
 
+@pytest.mark.sweep
 async def test_stopping_ends_nothing_and_lets_nobody_be_steered_there_any_more(
     node: NodeLab,  # noqa: F811
 ) -> None:
@@ -246,6 +248,7 @@ async def test_what_ended_pods_left_goes_and_what_a_pod_may_be_mounting_stays(no
 # --- every other thing that an agent does -----------------------------------------------
 
 
+@pytest.mark.sweep
 async def test_new_credentials_reach_pods_at_their_socket_and_no_session_ends(node: NodeLab) -> None:  # noqa: F811
     slot = await serving(node)
     await node.client(1).up()

@@ -71,6 +71,7 @@ def test_an_instance_logs_its_logins_whatever_its_template_says(tmp_path: Path) 
     assert levels((chroot.config / "ocserv.conf").read_text()) == {"": "3", "vhost:vpn.example": "3"}
 
 
+@pytest.mark.sweep
 @pytest.mark.skipif(bool(MISSING) or os.geteuid() != 0, reason=f"needs root and {' and '.join(MISSING)}")
 @pytest.mark.parametrize("virtual", [False, True], ids=["one host", "a virtual host"])
 def test_a_bad_and_a_good_login_are_read_in_a_real_daemons_log(tmp_path: Path, *, virtual: bool) -> None:

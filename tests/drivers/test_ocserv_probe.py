@@ -133,6 +133,7 @@ async def test_a_wrong_password_fails_at_auth(lab: GatewayLab) -> None:  # noqa:
     assert "wrong\n" not in found.reason
 
 
+@pytest.mark.sweep
 async def test_a_target_nobody_answers_for_fails_at_ping(lab: GatewayLab) -> None:  # noqa: F811
     chroot, login = await chroot_of_running(lab)
     found = await Ocserv(replace(login, target="10.99.0.77")).probe(chroot)
@@ -156,6 +157,7 @@ async def test_release_tests_without_a_login_say_so_and_not_that_the_agent_is_of
     assert "upgrade it" not in found.sentence
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("first", [b"G", b"H", b"\r", b"\n"])
 async def test_garbage_is_measured_whatever_it_is_made_of(
     lab: GatewayLab,  # noqa: F811
@@ -201,6 +203,7 @@ def answer_late(site: str, seconds: float, leave_out: int = 0) -> socket.socket:
     return here
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("left_out", "lost"), sampled([(0, 0.0), (4, 1 / 11)], 4))
 async def test_a_far_target_loses_the_pings_that_it_loses_and_none_that_are_under_way(
     lab: GatewayLab,  # noqa: F811
@@ -248,6 +251,7 @@ async def test_a_probe_killed_in_its_tunnel_keeps_no_drain_waiting(
     assert await Ocserv(login).sessions(chroot) == ()
 
 
+@pytest.mark.sweep
 async def test_a_probe_killed_in_the_middle_leaves_nothing(lab: GatewayLab) -> None:  # noqa: F811
     await chroot_of_running(lab)
     [daemon] = lab.daemons()
@@ -298,6 +302,7 @@ def _no_cable_from_before() -> None:
     assert cables() == []
 
 
+@pytest.mark.sweep
 async def test_broken_tunnels_are_told_from_refused_logins(lab: GatewayLab) -> None:  # noqa: F811
     """Only the first kind of instance has its sessions ended at once after a rollback."""
     chroot, login = await chroot_of_running(lab)

@@ -163,6 +163,7 @@ def test_a_file_has_one_certificate_and_nothing_that_is_not_read(gpg: Gpg) -> No
         verifier(binary + Crafted().content())
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("suite", ["Cv25519", "Cv448", "P256", "P384", "P521", "RSA2k", "RSA4k"])
 @pytest.mark.parametrize("form", ["RFC4880", "RFC9580"])
 def test_signatures_by_keys_of_every_usual_algorithm_count(form: str, suite: str) -> None:

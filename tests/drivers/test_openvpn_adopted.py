@@ -116,6 +116,7 @@ async def test_its_users_stay_while_it_is_adopted_upgraded_from_and_gone_back_to
     assert daemon.process.poll() is None
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("more", sampled([UNIX, TCP], UNIX), ids=["socket", "port"])
 async def test_its_users_come_back_at_the_new_instance_when_its_drain_ends(
     openvpn: OpenVpnLab,  # noqa: F811
@@ -140,6 +141,7 @@ async def test_its_users_come_back_at_the_new_instance_when_its_drain_ends(
     assert daemon.process.wait(PATIENCE) is not None
 
 
+@pytest.mark.sweep
 async def test_one_that_cannot_be_asked_is_refused_with_the_line_that_lets_it_be(openvpn: OpenVpnLab) -> None:  # noqa: F811
     daemon = Unprepared(openvpn, "")
     await openvpn.client(1).up()

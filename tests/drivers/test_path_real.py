@@ -108,6 +108,7 @@ async def test_nothing_is_found_on_a_healthy_gateway(lab: GatewayLab) -> None:  
     assert before == await asyncio.to_thread(ruleset), "whoever looks changes nothing"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("fault", "about", "said"),
     sampled(
@@ -133,6 +134,7 @@ async def test_each_fault_is_found_by_its_name_and_gone_when_it_is_mended(
     assert wrong(await walked(lab)) == {}
 
 
+@pytest.mark.sweep
 async def test_a_name_server_that_answers_nobody_in_the_tunnel_is_named(lab: GatewayLab) -> None:  # noqa: F811
     template = lab.admission.template.read_text()
     try:

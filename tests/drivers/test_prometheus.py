@@ -495,6 +495,7 @@ async def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPa
             assert await ask(source)
 
 
+@pytest.mark.sweep
 async def test_many_questions_to_a_silent_server_all_end_in_time() -> None:
     with server(silent) as url:
         async with source_of(url) as source:
@@ -511,6 +512,7 @@ def test_an_instance_name_is_never_read_as_a_query() -> None:
     assert raw_query("up{$cohort}", ["a"], timedelta(seconds=1.5)) == 'up{instance=~"a"}[1500ms]'
 
 
+@pytest.mark.sweep
 @needs_prometheus
 async def test_bar_9_a_real_prometheus_killed_frozen_and_restarted() -> None:
     with exporting(DIGEST) as gateways, prometheus_over(list(gateways)) as prometheus:

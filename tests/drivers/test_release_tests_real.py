@@ -39,6 +39,7 @@ async def test_a_good_release_passes_every_test_and_nothing_is_left(lab: Gateway
     assert await failed(lab) == {}
 
 
+@pytest.mark.sweep
 async def test_a_release_that_lets_a_wrong_password_in_is_found(lab: GatewayLab) -> None:  # noqa: F811
     spoil(lab.admission.tree, Spoiled.LETS_ANYBODY_IN)
     assert list(await failed(lab)) == ["wrong-password"]

@@ -126,6 +126,7 @@ SAID: dict[str, tuple[type[PenstockError], str]] = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("how", SAID)
 async def test_what_would_harm_an_adopted_daemon_is_refused_and_changes_nothing_on_its_gateway(
     lab: GatewayLab,  # noqa: F811
@@ -147,6 +148,7 @@ async def test_what_would_harm_an_adopted_daemon_is_refused_and_changes_nothing_
     assert (host.daemon.process.poll(), person.alive, person.lost()[1]) == (None, True, 0)
 
 
+@pytest.mark.sweep
 async def test_files_with_an_old_time_are_told_of_and_the_slots_beside_take_theirs(
     lab: GatewayLab,  # noqa: F811
     host: Host,

@@ -85,6 +85,7 @@ async def serving_beside(lab: GatewayLab) -> None:  # noqa: F811
     await lab.running("2")
 
 
+@pytest.mark.sweep
 async def test_what_serves_and_what_drains_take_users_and_certificate_and_no_ping_is_lost(
     lab: GatewayLab,  # noqa: F811
 ) -> None:
@@ -219,6 +220,7 @@ def change_the_probes_password(lab: GatewayLab) -> None:  # noqa: F811
     users.write_text("".join(lines))
 
 
+@pytest.mark.sweep
 async def test_a_list_with_which_nobody_gets_in_is_taken_back_in_every_slot(lab: GatewayLab) -> None:  # noqa: F811
     """Another password of the probe: the file is sound, and yet no login goes well with it."""
     await serving_beside(lab)
@@ -235,6 +237,7 @@ async def test_a_list_with_which_nobody_gets_in_is_taken_back_in_every_slot(lab:
     assert (sent > 10, lost, client.alive) == (True, 0, True)
 
 
+@pytest.mark.sweep
 async def test_a_reload_killed_while_it_is_taken_back_is_taken_back_by_its_repeat(lab: GatewayLab) -> None:  # noqa: F811
     await lab.running("1")
     before = _contents(lab, "a")
@@ -262,6 +265,7 @@ async def test_a_reload_that_is_taken_back_lets_in_again_whom_it_had_taken_out(l
     assert await is_let_in(lab, 3, PORTS["a"])
 
 
+@pytest.mark.sweep
 async def test_sessions_of_removed_users_end_when_that_is_meant_and_no_others(lab: GatewayLab) -> None:  # noqa: F811
     await lab.table.make_permanent(operation("keep"), await lab.running("1"))
     gone, stays = await lab.client(1).up(), await lab.client(2).up()
@@ -285,6 +289,7 @@ def add_user(lab: GatewayLab, name: bytes) -> None:  # noqa: F811
     )  # fmt: skip
 
 
+@pytest.mark.sweep
 async def test_a_user_with_a_name_beyond_ascii_is_ended_as_removed_only_once_no_list_may_name_it(
     lab: GatewayLab,  # noqa: F811
 ) -> None:
@@ -340,6 +345,7 @@ async def test_a_credential_may_have_any_name_that_a_template_can_say(lab: Gatew
         lab.admission.template.write_text(kept)
 
 
+@pytest.mark.sweep
 async def test_a_revoked_client_certificate_is_refused_everywhere_and_a_list_that_ends_daemons_not_given(
     lab: GatewayLab,  # noqa: F811
 ) -> None:

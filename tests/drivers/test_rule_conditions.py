@@ -80,6 +80,7 @@ BY_ADDRESS = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", BY_ADDRESS)
 def test_a_set_that_has_the_old_pool_address_by_address_is_named_until_it_has_the_new_one(
     host: Host,  # noqa: F811
@@ -170,6 +171,7 @@ NOT_KNOWN = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", NOT_KNOWN)
 def test_what_may_stand_for_the_old_users_and_is_not_evaluated_is_not_known(
     host: Host,  # noqa: F811

@@ -139,6 +139,7 @@ async def only_user(lab: GatewayLab) -> Client:  # noqa: F811
     return await lab.client(1).up()
 
 
+@pytest.mark.sweep
 async def test_a_full_pool_grows_and_lets_the_next_user_in_and_no_ping_is_lost(
     lab: GatewayLab,  # noqa: F811
 ) -> None:
@@ -196,6 +197,7 @@ async def test_a_pool_that_has_not_only_grown_or_that_the_host_has_a_use_for_cha
     assert conf(lab, "a") == before
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "line",
     sampled(["reconfigured", "before kept", "half put", "put", "told", "settings kept", "answered"], "put"),

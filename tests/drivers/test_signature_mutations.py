@@ -191,6 +191,7 @@ def test_there_are_ten_thousand_alterations() -> None:
     assert sum(count for count, _ in KINDS.values()) == 10_000
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", sampled(KINDS, "signed bytes", "OpenPGP signatures", "CMS signatures"))
 def test_altered_evidence_is_refused_or_means_the_same(good: Good, kind: str) -> None:

@@ -114,6 +114,7 @@ async def test_a_site_that_is_told_to_go_is_back_in_both_directions(planes: TwoP
     await until_led(lab, lab.inside, lab.LEFT_NETWORK, [])
 
 
+@pytest.mark.sweep
 async def test_the_host_leads_to_a_site_by_the_instance_that_has_it_and_no_longer_than_that(
     strongswan: StrongSwanLab,  # noqa: F811
 ) -> None:

@@ -389,6 +389,7 @@ async def test_sessions_that_cannot_be_counted_are_unknown_and_nothing_is_stoppe
     assert (await stand.runtime.observe()).instance(old).state is InstanceState.RUNNING
 
 
+@pytest.mark.sweep
 async def test_an_empty_old_instance_stops_once(stand: Stand) -> None:
     old = await serving(stand)
     new = await running(stand, "2")
@@ -400,6 +401,7 @@ async def test_an_empty_old_instance_stops_once(stand: Stand) -> None:
     assert await stand.sessions.count(old) == 0
 
 
+@pytest.mark.sweep
 async def test_who_logs_out_just_before_the_old_instance_is_stopped_logs_in_at_the_new_one(
     stand: Stand,
 ) -> None:
@@ -412,6 +414,7 @@ async def test_who_logs_out_just_before_the_old_instance_is_stopped_logs_in_at_t
     assert await stand.login(1) == new
 
 
+@pytest.mark.sweep
 async def test_ending_sessions_takes_no_more_than_a_batch(stand: Stand) -> None:
     old = await serving(stand)
     for number in (1, 2, 3):
@@ -432,6 +435,7 @@ async def test_that_what_serves_would_not_start_again_is_said_before_a_change(st
     assert await stand.runtime.preflight(release, given_up=True) == ()
 
 
+@pytest.mark.sweep
 async def test_no_slot_is_taken_from_people(stand: Stand) -> None:
     for version, number in (("1", 1), ("2", 2), ("3", 3)):
         slot = await running(stand, version)
@@ -632,6 +636,7 @@ async def test_a_renewal_that_comes_after_the_slot_was_kept_for_good_changes_not
     assert (late.serving, late.trial, late.changed) == (new, None, False)
 
 
+@pytest.mark.sweep
 async def test_a_share_is_told_as_it_is_and_ends_with_its_trial(stand: Stand) -> None:
     old = await serving(stand)
     new = await running(stand, "2")

@@ -69,6 +69,7 @@ async def test_a_start_killed_anywhere_runs_one_process(lab: GatewayLab, line: s
     assert (await lab.slots.probe(started.slot)).passed
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("step", "want"), [("trial", ("a", "b")), ("keep", ("b", None)), ("back", ("a", None))]
 )
@@ -93,6 +94,7 @@ async def test_a_switch_killed_anywhere_is_told_as_the_kernel_has_it(
     assert steering.changed is (line == "admitted" and step != "back")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("line", sampled(["fenced", "admitted", "written", "unreported"], "written"))
 async def test_going_back_killed_anywhere_is_finished_by_its_repeat(
@@ -114,6 +116,7 @@ async def test_going_back_killed_anywhere_is_finished_by_its_repeat(
         await lab.table.start_trial(operation("trial"), "b", slots.UP_WITHIN)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("line", sampled(["admitted", "ended", "unreported"], "ended"))
 async def test_a_stop_killed_anywhere_ends_only_what_was_meant(lab: GatewayLab, line: str) -> None:  # noqa: F811
     await serving_beside(lab)
@@ -136,6 +139,7 @@ async def test_two_agents_starting_at_once_run_one_process(lab: GatewayLab) -> N
     assert len(lab.daemons()) == 1
 
 
+@pytest.mark.sweep
 async def test_instances_and_sessions_outlive_their_agent(lab: GatewayLab) -> None:  # noqa: F811
     await killed_while(lab, "stage", "unreported")
     await killed_while(lab, "start", "unreported")

@@ -98,6 +98,7 @@ async def test_a_connection_that_no_packet_answers_ends_soon_after_its_step() ->
         assert time.monotonic() - started < 4
 
 
+@pytest.mark.sweep
 def test_an_address_that_no_packet_answers_is_tried_for_ten_seconds() -> None:
     with unreachable_server() as address:
         transport = Transport([address], deadline_seconds=60)

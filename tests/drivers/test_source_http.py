@@ -239,6 +239,7 @@ REFUSED: dict[str, tuple[Script, type[TrustError]]] = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_hostile_answer_is_refused_and_nothing_gets_a_verified_name(tmp_path: Path, name: str) -> None:
     script, refusal = REFUSED[name]
@@ -312,6 +313,7 @@ def test_two_workers_download_one_blob_once(tmp_path: Path) -> None:
     assert BlobStore(tmp_path).read(DIGEST) == CONTENT
 
 
+@pytest.mark.sweep
 def test_a_gigabyte_takes_at_most_64_mib_of_memory(tmp_path: Path) -> None:
     mib, piece = 1024, os.urandom(1 << 20)
     hasher = hashlib.sha256()

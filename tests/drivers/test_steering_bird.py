@@ -107,6 +107,7 @@ async def test_a_bird_that_begins_anew_or_is_read_anew_in_a_trial_goes_back(rout
     await routed.learns(old)
 
 
+@pytest.mark.sweep
 async def test_a_share_is_refused_and_nothing_is_changed(routed: RoutedLab) -> None:
     old, new = await serving(routed)
     await routed.learns(old)
@@ -122,6 +123,7 @@ async def test_a_share_is_refused_and_nothing_is_changed(routed: RoutedLab) -> N
     assert (routed.learnt(), routed.heard()) == ([old], before)
 
 
+@pytest.mark.sweep
 async def test_what_no_router_was_told_is_a_conflict(routed: RoutedLab) -> None:
     _, new = await serving(routed)
     routed.ask("gateway", "disable", "uplink")

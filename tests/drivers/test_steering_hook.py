@@ -163,6 +163,7 @@ async def test_a_hook_that_others_can_change_is_not_called(hooked: Hooked) -> No
     assert hooked.told["weights"] == {"a": 100}
 
 
+@pytest.mark.sweep
 async def test_the_exporter_knows_who_gets_new_sessions_without_a_call(hooked: Hooked) -> None:
     with pytest.raises(Unavailable, match="was not asked by its agent yet"):
         await read_shown(hooked.gateway, hooked.folder, {})
@@ -242,6 +243,7 @@ async def test_a_hook_that_cannot_be_read_is_told_to_go_back_and_the_failure_is_
     assert hooked.told["weights"] == {"a": 100}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("hangs", ["exec sleep 60", "sleep 14; true"])
 async def test_a_hook_that_hangs_holds_no_order_longer_than_its_step_waits(
     hooked: Hooked, hangs: str

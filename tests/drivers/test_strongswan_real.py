@@ -89,6 +89,7 @@ async def test_nobody_loses_a_ping_while_new_sessions_go_elsewhere(strongswan: S
     assert [await strongswan.home_of(number) for number in (1, 2)] == [old, old]
 
 
+@pytest.mark.sweep
 async def test_who_is_told_to_go_is_back_at_the_new_instance_after_one_retransmission_at_most(
     strongswan: StrongSwanLab,  # noqa: F811
 ) -> None:

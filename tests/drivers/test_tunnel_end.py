@@ -121,6 +121,7 @@ def test_a_name_that_there_is_not_is_none_and_a_servers_failure_is_no_answer(
         assert ask(there, SERVER, "inside.example", "A") == found
 
 
+@pytest.mark.sweep
 def test_a_silent_server_is_waited_for_three_seconds() -> None:
     begun = time.monotonic()
     with tunnel(lambda _: None) as there:

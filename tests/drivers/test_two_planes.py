@@ -102,6 +102,7 @@ async def test_a_tunnel_adds_little_to_a_long_path_and_to_a_short_one(planes: Tw
     assert tunnelled_short - short <= ADDED_MS
 
 
+@pytest.mark.sweep
 async def test_nobody_loses_a_ping_to_the_inside_while_new_sessions_go_elsewhere(
     planes: TwoPlanesLab,  # noqa: F811
 ) -> None:
@@ -116,6 +117,7 @@ async def test_nobody_loses_a_ping_to_the_inside_while_new_sessions_go_elsewhere
     assert len(await long) == 80
 
 
+@pytest.mark.sweep
 async def test_an_instance_whose_way_inside_is_missing_fails_its_probe_before_users_are_sent_there(
     planes: TwoPlanesLab,  # noqa: F811
 ) -> None:

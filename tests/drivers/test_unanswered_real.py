@@ -119,6 +119,7 @@ async def test_a_hung_instance_with_a_users_tunnel_is_stopped_by_an_operators_or
     assert lab.folders.of(hung.slot).slot.device not in devices
 
 
+@pytest.mark.sweep
 async def test_an_instance_that_answers_again_is_silent_no_more(lab: GatewayLab) -> None:  # noqa: F811
     hung, _ = await hanging(lab, user=False)
     await hung.silent_for(drains.SILENT_FOR)

@@ -368,6 +368,7 @@ def by_mark(case: str, *, both: bool) -> str:
     )
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", MARKS)
 def test_a_mark_that_a_map_gives_to_the_old_users_alone_is_named(host: Host, case: str) -> None:
     """Before, the map was one text, which is the same for users of every slot."""
@@ -407,6 +408,7 @@ BY_NAT = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", BY_NAT)
 def test_a_mark_that_a_nat_chain_gives_to_the_old_users_alone_is_named(host: Host, case: str) -> None:
     """Before, marks were read from chains of filters alone, and the check found nothing."""

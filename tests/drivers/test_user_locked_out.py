@@ -58,6 +58,7 @@ async def test_a_user_who_was_taken_out_is_disconnected_and_let_in_no_more_and_n
     assert (sent > 5, lost, stays.alive) == (True, 0, True)
 
 
+@pytest.mark.sweep
 @pytest.mark.skipif(openvpn_lab.why_not_here() is not None, reason=openvpn_lab.why_not_here() or "")
 async def test_the_command_for_openvpn_ends_the_sessions_of_that_common_name_alone(
     openvpn: OpenVpnLab,  # noqa: F811

@@ -96,6 +96,7 @@ def test_a_server_that_cannot_start_is_quoted(
         Prometheus(topology, tmp_path, issued).start(within=PATIENCE)
 
 
+@pytest.mark.sweep
 def test_prometheus_asks_every_gateway_and_says_which_do_not_answer(
     topology: Topology, issued: Credentials, tmp_path: Path
 ) -> None:

@@ -74,11 +74,13 @@ def test_everybody_has_a_tunnel_over_dtls_and_loses_no_ping(users: Users) -> Non
     assert pings["sent"] == pings["answered"]
 
 
+@pytest.mark.sweep
 def test_one_user_in_three_came_over_ipv6_as_asked(users: Users, lab: Lab) -> None:
     came_from = {user["Username"]: user["Remote IP"] for user in lab.sessions()}
     assert came_from == {"site-01": "198.18.2.1", "site-02": "198.18.2.2", "site-03": "2001:db8:18::2:3"}
 
 
+@pytest.mark.sweep
 def test_someone_who_goes_home_and_comes_back_has_lost_nothing(users: Users) -> None:
     view = users.come_back(["site-02"])
     (back,) = [user for user in view["users"] if user["name"] == "site-02"]
@@ -86,6 +88,7 @@ def test_someone_who_goes_home_and_comes_back_has_lost_nothing(users: Users) -> 
     assert view["totals"]["pings"]["lost"] == 0
 
 
+@pytest.mark.sweep
 def test_someone_thrown_out_has_lost_a_session_and_some_pings(users: Users, lab: Lab) -> None:
     victim = lab.sessions()[0]
     subprocess.run(["occtl", "-s", lab.gateway / "occtl", "disconnect", "id", str(victim["ID"])], check=True)
@@ -99,6 +102,7 @@ def test_someone_thrown_out_has_lost_a_session_and_some_pings(users: Users, lab:
     wait_until(lambda: users.view()["totals"]["pings"]["lost"] > 0)
 
 
+@pytest.mark.sweep
 def test_a_session_that_openconnect_could_take_up_again_is_not_lost(users: Users, lab: Lab) -> None:
     os.kill(lab.sessions()[0]["ID"], signal.SIGKILL)
     wait_until(lambda: users.view()["totals"]["reconnects"] == 1)
@@ -113,6 +117,7 @@ def test_nobody_outlives_the_process_that_started_them(users: Users, lab: Lab) -
     wait_until(lambda: namespaces.inhabitants(sites) == [])
 
 
+@pytest.mark.sweep
 def test_logins_reach_the_gateway_at_the_asked_rate_and_only_typos_are_rejected(
     lab: Lab, tmp_path: Path
 ) -> None:
@@ -132,6 +137,7 @@ def test_logins_reach_the_gateway_at_the_asked_rate_and_only_typos_are_rejected(
     assert len(set(first)) == len(first)
 
 
+@pytest.mark.sweep
 def test_logins_with_tunnels_are_accepted_once_a_ping_came_back_and_leave_no_session(
     lab: Lab, tmp_path: Path
 ) -> None:
@@ -145,6 +151,7 @@ def test_logins_with_tunnels_are_accepted_once_a_ping_came_back_and_leave_no_ses
     assert {row["address"] for row in rows} <= {*lab.topology.load_addresses}
 
 
+@pytest.mark.sweep
 def test_a_gateway_that_is_not_there_is_counted_as_unreachable(lab: Lab, tmp_path: Path) -> None:
     crowd = Logins(Settings.of(lab.topology, lab.credentials, tmp_path, port=444))
     crowd.start()
@@ -161,6 +168,7 @@ def test_a_crowd_that_dies_before_it_counts_is_named_with_its_last_words(lab: La
         crowd.wait_until_counting()
 
 
+@pytest.mark.sweep
 def test_users_who_cannot_log_in_are_named_with_what_their_client_said(lab: Lab, tmp_path: Path) -> None:
     crowd = Users(Settings.of(lab.topology, lab.credentials, tmp_path, port=444))
     crowd.start()

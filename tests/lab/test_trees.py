@@ -44,6 +44,7 @@ def test_this_debians_ocserv_runs_from_its_tree_with_nothing_else_of_the_host(tm
     assert b"occtl" in shown.stdout + shown.stderr or shown.returncode == 0
 
 
+@pytest.mark.sweep
 def test_the_next_debians_ocserv_is_newer_and_runs_here(tmp_path: Path) -> None:
     older = trees.collect_host_tree(tmp_path / "host")
     newer = trees.collect_next_tree(tmp_path / "next", CACHE)

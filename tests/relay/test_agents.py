@@ -150,6 +150,7 @@ async def test_an_agent_begins_only_with_a_certificate_a_key_and_a_name_that_bel
         await begin(settings)
 
 
+@pytest.mark.sweep
 async def test_answers_as_long_as_workflows_take_them_come_through_many_at_once(
     installation: Installation,
 ) -> None:

@@ -237,6 +237,7 @@ async def test_a_certificate_that_expires_on_a_living_connection_is_refused(
     assert "expired" in why
 
 
+@pytest.mark.sweep
 async def test_a_revoked_gateway_is_refused_at_once_where_it_polls_and_is_enrolled_anew(
     installation: Installation,
 ) -> None:

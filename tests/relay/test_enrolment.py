@@ -211,6 +211,7 @@ async def test_a_host_enrols_by_the_commands_and_its_agent_works(house: House) -
     ]
 
 
+@pytest.mark.sweep
 async def test_the_driver_of_a_cluster_enrols_under_its_clusters_name_and_takes_orders_there(
     house: House,
 ) -> None:
@@ -339,6 +340,7 @@ async def test_the_command_says_what_is_missing(house: House) -> None:
     assert (unknown.code, "edge has no gateway edge-9" in unknown.err) == (2, True)
 
 
+@pytest.mark.sweep
 async def test_a_certificate_is_renewed_by_the_command_and_by_what_keeps_it(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -416,6 +418,7 @@ async def test_a_certificate_that_was_not_kept_is_given_again_and_counted_once(h
     assert await asyncio.to_thread(host.renew, house.files, house.relay.address) != given
 
 
+@pytest.mark.sweep
 async def test_the_command_that_renews_a_certificate_which_ended_says_that_this_host_is_to_be_enrolled_anew(
     house: House,
 ) -> None:

@@ -156,6 +156,7 @@ async def test_no_caller_names_another_certificate_than_its_own(installation: In
             await call(wanted.SerializeToString(), metadata=forged, timeout=PATIENCE)
 
 
+@pytest.mark.sweep
 async def test_agents_come_back_when_haproxy_ended(
     installation: Installation, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -172,6 +173,7 @@ async def test_agents_come_back_when_haproxy_ended(
     assert children() == before
 
 
+@pytest.mark.sweep
 async def test_a_relay_whose_haproxy_ended_is_not_ready(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,6 +108,7 @@ async def test_several_relays_share_a_key_and_nothing_else(installation: Install
     errand.cancel()
 
 
+@pytest.mark.sweep
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can take its own rights away")
 async def test_a_relay_runs_as_nobody_without_any_capability(server: Engine, tmp_path: Path) -> None:
     client = await server.client()
@@ -132,6 +133,7 @@ async def test_a_relay_runs_as_nobody_without_any_capability(server: Engine, tmp
         shutil.rmtree(folder)
 
 
+@pytest.mark.sweep
 async def test_an_agent_stays_up_while_the_engine_is_away(tmp_path: Path) -> None:
     with engine() as own:
         client = await own.client("away")
@@ -216,6 +218,7 @@ async def test_one_that_cannot_read_revocations_any_more_keeps_what_it_knew_and_
     assert code is grpc.StatusCode.PERMISSION_DENIED
 
 
+@pytest.mark.sweep
 async def test_an_engine_of_ones_own_has_a_relay_beside_it_where_it_is_asked_for(
     installation: Installation,
 ) -> None:

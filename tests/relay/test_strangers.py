@@ -81,6 +81,7 @@ async def test_a_thousand_idle_and_a_thousand_slow_strangers_keep_no_agent_from_
         assert kept < CROWD / 10
 
 
+@pytest.mark.sweep
 async def test_a_gateway_has_so_many_polls_and_connections_and_others_notice_nothing(
     installation: Installation,
 ) -> None:

@@ -167,6 +167,7 @@ async def test_a_day_after_the_first_upgrade_the_way_back_to_what_was_adopted_is
         assert "penstock fleet hand-back edge edge-1" in " ".join(refused.err.split())
 
 
+@pytest.mark.sweep
 async def test_a_gateway_is_handed_back_to_the_daemon_that_was_adopted_and_only_to_one(stand: Stand) -> None:
     never = await stand.penstock("fleet", "hand-back", "edge", "edge-1", "--reason", "not yet")
     assert never.code == 5

@@ -289,6 +289,7 @@ async def test_a_start_whose_answer_was_lost_is_answered_under_its_key_though_th
     assert (answer.status_code, answer.json().get("change")) == (202, name), answer.text
 
 
+@pytest.mark.sweep
 async def test_a_request_that_takes_long_is_not_carried_out_twice(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ async def test_the_file_of_which_all_others_are_bad_copies_is_sound(name: str, t
     assert said.code == 0, said.out
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("settings", "environment", "place"),
     [
@@ -146,6 +147,7 @@ async def test_a_ledger_that_is_no_penstocks_is_left_alone(tmp_path: Path) -> No
         assert [row[0] for row in other.execute("SELECT name FROM sqlite_master")] == ["changes"]
 
 
+@pytest.mark.sweep
 async def test_an_api_that_is_stopped_is_said_to_be_silent_within_five_seconds(tmp_path: Path) -> None:
     place = str(tmp_path / "silent.sock")
     with socket.socket(socket.AF_UNIX) as silent:

@@ -401,6 +401,7 @@ async def strangers_talk(room: Process) -> None:
             await room.say(f"stranger{number}", "status edge")
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("no_refill")
 @pytest.mark.parametrize("text", ["hold\nedge", "roll-back edge", "roll_back edge", "yes {code}"])
 async def test_strangers_who_talk_too_much_keep_no_order_out_however_it_is_spelled(

@@ -194,6 +194,7 @@ async def test_a_process_that_was_killed_before_it_noted_a_card_edits_that_card(
     assert len(cards) == 1
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("stand", ["socket"], indirect=True)
 async def test_a_repeated_envelope_is_acknowledged_and_done_once(stand: Stand) -> None:
     async with stand.listening():

@@ -169,6 +169,7 @@ async def test_answers_to_people_that_the_chat_takes_slowly_delay_no_hold(
         await is_heard(night)
 
 
+@pytest.mark.sweep
 async def test_a_crowd_of_strangers_has_no_hold_dropped(night: Night, room: tuple[Homeserver, Path]) -> None:
     fake, config = room
     async with listening(config, fake):
@@ -179,6 +180,7 @@ async def test_a_crowd_of_strangers_has_no_hold_dropped(night: Night, room: tupl
         await begun_with(fake, "ana: ")
 
 
+@pytest.mark.sweep
 async def test_a_hold_that_one_answer_of_the_homeserver_has_no_room_for_is_caught_up(
     night: Night, room: tuple[Homeserver, Path]
 ) -> None:
@@ -192,6 +194,7 @@ async def test_a_hold_that_one_answer_of_the_homeserver_has_no_room_for_is_caugh
     assert len(await night.heard()) == 1
 
 
+@pytest.mark.sweep
 async def test_a_room_that_bans_penstock_takes_no_hold_from_the_other_rooms(
     night: Night, room: tuple[Homeserver, Path]
 ) -> None:

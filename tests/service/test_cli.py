@@ -187,6 +187,7 @@ def test_every_outcome_of_a_change_has_its_code() -> None:
     assert set(OF_OUTCOMES) == {outcome.value for outcome in Outcome}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("words", "code", "place"),
     [
@@ -297,6 +298,7 @@ async def test_a_url_that_leads_nowhere_is_named_by_every_command(penstock: Comm
         assert (said.code, "PENSTOCK_URL" in said.err) == (2, True), said.err
 
 
+@pytest.mark.sweep
 async def test_who_asks_every_gateway_hears_that_it_takes_a_while(
     service: Service, penstock: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

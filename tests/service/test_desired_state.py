@@ -205,6 +205,7 @@ async def test_a_difference_ends_with_ten_and_nothing_is_changed_by_looking(
     assert (tmp_path / "fleets" / "edge.yaml").read_text() == EDGE
 
 
+@pytest.mark.sweep
 async def test_nobody_waits_for_comparisons_who_asks_something_else(
     penstock: CommandLine, folder: Path, ledger: Ledger
 ) -> None:
@@ -251,6 +252,7 @@ async def test_an_edit_on_the_control_host_is_said_and_replaced_only_on_purpose(
     assert place.read_text() == EDGE + "approvals: 2\n"
 
 
+@pytest.mark.sweep
 async def test_a_commit_that_undoes_a_rollback_is_refused_until_a_person_says_so(
     penstock: CommandLine, folder: Path, ledger: Ledger, new: ReleaseRef
 ) -> None:

@@ -278,6 +278,7 @@ async def test_nothing_that_was_recorded_is_markup(watched: Watched, ledger: Led
     assert watched.wrong == []
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_the_page_is_read_at_every_width_in_both_themes_and_by_a_screen_reader(
     watched: Watched, ledger: Ledger, scheme: Any, tmp_path: Path

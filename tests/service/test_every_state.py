@@ -240,6 +240,7 @@ async def test_the_page_says_what_the_api_says(
         assert name.replace("_", " ") in fleet.text
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("state", STATES)
 async def test_the_page_of_a_change_says_what_the_api_says(
     state: str, page: httpx.AsyncClient, api: httpx.AsyncClient, ledger: Ledger
@@ -255,6 +256,7 @@ async def test_the_page_of_a_change_says_what_the_api_says(
     assert offers == [one_line(spelled(one)) for one in change["can_do"] if goes_on]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("state", STATES)
 async def test_the_report_says_what_the_api_says(
     state: str, api: httpx.AsyncClient, penstock: CommandLine, ledger: Ledger

@@ -73,6 +73,7 @@ def test_the_causes_among_ten_thousand_mistakes_are_found_in_one_pass(
     assert compared < 100_000
 
 
+@pytest.mark.sweep
 def test_a_mapping_or_file_of_more_keys_than_any_real_one_is_refused() -> None:
     """S1: the number of keys had no bound but the file's length."""
     with pytest.raises(BadInput, match="more than 10000 keys"):

@@ -91,6 +91,7 @@ def test_every_alert_is_expected_to_fire_in_some_test() -> None:
     assert [one["alert"] for one in alerts() if one["alert"] not in expected] == []
 
 
+@pytest.mark.sweep
 @needs_promtool
 def test_an_alert_that_never_fires_is_noticed(tmp_path: Path) -> None:
     shutil.copytree(KIT / "rules", tmp_path / "rules")
@@ -342,6 +343,7 @@ def test_the_document_names_the_settings_that_there_are_and_every_series(tmp_pat
     assert {name for name in bare if f"`{name}`" not in text} == set()
 
 
+@pytest.mark.sweep
 @pytest.mark.skipif(PROGRAM is None, reason="prometheus is not installed")
 async def test_prometheus_with_the_kit_finds_an_exporter_by_its_file_and_evaluates_every_rule(
     tmp_path: Path, offline: CommandLine

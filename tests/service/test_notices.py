@@ -194,6 +194,7 @@ async def test_commands_list_test_and_acknowledge(
     assert [one.action for one in ledger.audit_entries()].count("notice acknowledged") == 1
 
 
+@pytest.mark.sweep
 async def test_whose_receiver_hangs_hears_so_of_the_receiver_and_not_of_the_api(
     penstock: CommandLine,
     service: Service,

@@ -95,6 +95,7 @@ def test_the_page_has_forms_and_each_is_tried_here(service: Service) -> None:
     assert {method for method, _ in routes_of(service)} <= {"GET", "POST", "HEAD"}
 
 
+@pytest.mark.sweep
 async def test_no_form_of_another_site_does_anything(
     browser: httpx.AsyncClient, place: str, service: Service, ledger: Ledger
 ) -> None:
@@ -247,6 +248,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> str:
     return "\n".join(f"{one.getMessage()} {one.exc_text}" for one in ours)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:1", "127.0.0.1", ""])
 async def test_no_answer_repeats_the_host_that_somebody_wrote(
     browser: httpx.AsyncClient, host: str, service: Service
@@ -432,6 +434,7 @@ async def test_a_token_is_nobody_on_the_page_and_a_cookie_nobody_at_the_api(
 # --- strangers and viewers -----------------------------------------------------------
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("no_refill")
 async def test_strangers_who_try_forms_and_links_hear_that_it_is_enough(
     service: Service, monkeypatch: pytest.MonkeyPatch

@@ -256,6 +256,7 @@ async def test_hostile_texts_are_read_as_texts_on_every_page(
         assert watched.wrong == [], path
 
 
+@pytest.mark.sweep
 async def test_what_people_ask_for_comes_back_as_text(watched: Watched) -> None:
     for name, text in HOSTILE.items():
         query = httpx.QueryParams({"word": text[:128]})

@@ -329,6 +329,7 @@ async def test_on_the_network_nobody_is_anybody_without_saying_who(network: http
     assert [offer["verb"] for offer in answer.json()["next"]] == ["login"]
 
 
+@pytest.mark.sweep
 async def test_a_stranger_who_never_shakes_hands_is_let_go(
     url: str, network: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

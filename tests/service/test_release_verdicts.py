@@ -50,6 +50,7 @@ async def test_another_verdict_on_the_same_release_is_recorded(house: House, rel
     assert recorded(house) == (entries + 1, lines + 1)
 
 
+@pytest.mark.sweep
 async def test_a_caller_has_a_bounded_number_of_releases_verified_in_an_hour(
     house: House, releases: Releases
 ) -> None:

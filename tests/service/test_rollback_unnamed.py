@@ -115,6 +115,7 @@ async def test_a_rollback_that_no_worker_begins_is_stored_and_ends_as_no_other_c
     assert "penstock watch edge" in said.err
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("is_under_way", [False, True])
 async def test_a_rollback_that_is_only_stored_says_so_and_does_not_end_as_done(
     without_worker: Installation, is_under_way: bool
@@ -131,6 +132,7 @@ async def test_a_rollback_that_is_only_stored_says_so_and_does_not_end_as_done(
         assert (receipt["stored"], said.code) == (True, 8), said
 
 
+@pytest.mark.sweep
 async def test_a_command_that_is_only_stored_says_that_it_is_not_in_force_and_does_not_end_as_done(
     without_worker: Installation,
 ) -> None:
@@ -151,6 +153,7 @@ async def test_a_change_that_is_only_stored_when_it_is_started_does_not_end_as_d
     assert code_of_begun({"change": "edge-7"}) is ExitCode.DONE
 
 
+@pytest.mark.sweep
 async def test_a_repeated_rollback_names_what_the_stored_one_leads_to(without_worker: Installation) -> None:
     """It said that nothing is taken back, and that every gateway then serves the bad release."""
     await without_worker.penstock(*ROLLBACK)
@@ -301,6 +304,7 @@ async def test_a_status_has_the_engine_describe_the_change_once(
     assert asked == [change_of("edge")]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", [ChangeKind.GO_BACK, ChangeKind.CONFIGURE])
 async def test_a_rollback_that_what_penstock_has_begun_only_ends_for_is_never_called_stored(
     without_worker: Installation, kind: ChangeKind
@@ -314,6 +318,7 @@ async def test_a_rollback_that_what_penstock_has_begun_only_ends_for_is_never_ca
     assert "was ordered to end and has not yet, so nothing is taken back yet: repeat the rollback" in said.err
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("is_sealed", [True], ids=["sealed"], indirect=True)
 async def test_a_stored_rollback_that_cannot_be_opened_here_needs_an_operator_until_its_key_is_back(
     without_worker: Installation,
@@ -352,6 +357,7 @@ async def test_a_rollback_by_force_ends_a_change_that_cannot_be_opened_here(
     assert "edge-1 will serve 1.1.6" in said.out
 
 
+@pytest.mark.sweep
 async def test_a_command_that_is_stored_for_a_change_is_named_or_needs_an_operator(
     without_worker: Installation, is_sealed: bool
 ) -> None:

@@ -119,6 +119,7 @@ async def test_a_rollback_prints_which_release_each_gateway_will_serve_before_it
     assert said.err.splitlines()[0] == f"edge: {SERVES}."
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("words", [(), ("--yes",), ("--id", "one")])
 async def test_a_second_rollback_says_that_it_goes_below_what_has_gone_back_and_asks_on_a_terminal(
     penstock: CommandLine, promoted: Ledger, words: tuple[str, ...]
@@ -160,6 +161,7 @@ async def test_a_rollback_by_force_prints_what_it_ends_before_it_acts(
     assert said.err.splitlines()[0].startswith("edge: edge-3 is ended by force; then "), said
 
 
+@pytest.mark.sweep
 async def test_a_rollback_of_settings_is_an_order_of_its_own(penstock: CommandLine, promoted: Ledger) -> None:
     """Newcomer 10: a rollback after a promotion and a change of settings undid the settings."""
     settings = change(promoted, ChangeKind.CONFIGURE, "settings")
@@ -242,6 +244,7 @@ async def test_a_rollback_that_has_nothing_to_do_is_offered_nowhere(
     assert "orders/roll_back" not in (await page.get("/fleets/edge")).text
 
 
+@pytest.mark.sweep
 async def test_no_rollback_is_offered_after_one_that_left_an_older_promotion_of_what_it_went_back_to(
     penstock: CommandLine, promoted: Ledger
 ) -> None:
@@ -461,6 +464,7 @@ async def test_a_rollback_that_is_repeated_while_gateways_are_not_back_ends_as_s
 ON_THE_HOST = "agent break-glass --config /etc/penstock/agent.yaml --back"
 
 
+@pytest.mark.sweep
 async def test_an_order_that_was_not_stored_is_not_called_stored(
     penstock: CommandLine, promoted: Ledger
 ) -> None:

@@ -151,6 +151,7 @@ async def test_a_ledger_that_somebody_has_locked_is_not_waited_for_and_hears_of_
     assert night.installation.ledger.verify_audit() is None
 
 
+@pytest.mark.sweep
 async def test_root_holds_it_where_file_ledger_key_and_api_are_gone_at_once(night: Night) -> None:
     night.file.write_text("typo: 1\n")
     (night.folder / "audit.key").write_bytes(b"")
@@ -332,6 +333,7 @@ async def test_who_follows_many_streams_keeps_connections_to_stop_something(nigh
             writer.close()
 
 
+@pytest.mark.sweep
 async def test_a_question_to_gateways_that_no_worker_takes_ends_soon_and_says_so(night: Night) -> None:
     answer = await night.api.get("/fleets/edge/gateways")
     assert answer.status_code == 503, answer.text

@@ -283,6 +283,7 @@ async def test_a_flood_is_refused_and_what_came_before_it_stays_counted(
     assert (found["users"]["changed"], found["all_tickets"]) == (20, 5)
 
 
+@pytest.mark.sweep
 async def test_more_messages_than_a_minute_may_have_are_refused_and_keep_nobody_from_looking(
     door: httpx.AsyncClient, api: httpx.AsyncClient, change: str
 ) -> None:

@@ -200,6 +200,7 @@ async def test_tokens_of_unknown_keys_delay_no_hold_while_the_provider_hangs(
             await asyncio.gather(*waits)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("silence", ["hangs", "fails"])
 async def test_a_login_of_the_provider_holds_a_change_for_hours_of_its_silence_and_not_for_ever(
     silence: str, place: str, provider: Provider, monkeypatch: pytest.MonkeyPatch

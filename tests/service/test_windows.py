@@ -177,6 +177,7 @@ async def test_nobody_is_the_second_person_of_their_own_override(
     assert begun == []
 
 
+@pytest.mark.sweep
 async def test_a_freeze_that_somebody_adds_closes_the_fleet_until_it_is_removed_with_a_reason(
     serving: House,  # noqa: F811
     releases: Releases,  # noqa: F811

@@ -117,6 +117,7 @@ async def test_nothing_begins_on_top_of_what_is_found_harmful_while_it_is_being_
 # A4: the lock is not kept from harm by a change that waits (R3).
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("waits_for", ["its window", "a hold", "a second person", "its check"])
 async def test_harm_in_the_bake_goes_back_at_once_whatever_the_next_change_waits_for(
     world: World, waits_for: str
@@ -131,6 +132,7 @@ async def test_harm_in_the_bake_goes_back_at_once_whatever_the_next_change_waits
     await until(lambda: set(world.serving().values()) == {"1.1.6"}, IN_A_MINUTE)
 
 
+@pytest.mark.sweep
 async def test_harm_found_while_the_next_upgrade_begins_takes_both_back(world: World) -> None:
     """A4: the bake ends only for a change that goes back; any other one gives way to it."""
     world.judge.says(UNDECIDED, wave=0)
@@ -147,6 +149,7 @@ async def test_harm_found_while_the_next_upgrade_begins_takes_both_back(world: W
 # A7: what stands is watched for the rest of its time.
 
 
+@pytest.mark.sweep
 async def test_what_serves_is_watched_on_after_the_next_release_went_back(world: World) -> None:
     world.judge.says(UNDECIDED, wave=0)
     await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
@@ -236,6 +239,7 @@ async def test_a_hard_sign_in_the_bake_goes_back_also_after_harm_that_operators_
         await until(lambda: set(world.serving().values()) == {"1.1.6"}, IN_A_MINUTE)
 
 
+@pytest.mark.sweep
 async def test_operators_are_asked_about_harm_that_is_measured_after_the_promotion(server: Engine) -> None:
     """The judge rolls back only for hard signs there: the harm was written nowhere, and the bake peaceful."""
     fleet = fleet_of("edge", kept=timedelta(seconds=12), lease=timedelta(seconds=15))
@@ -250,6 +254,7 @@ async def test_operators_are_asked_about_harm_that_is_measured_after_the_promoti
     assert f"still seen, and no rollback followed: {MEASURED.reason}" in ended["reason"]
 
 
+@pytest.mark.sweep
 async def test_harm_that_is_gone_is_named_at_the_end_of_the_bake(server: Engine) -> None:
     fleet = fleet_of("edge", kept=timedelta(seconds=12), lease=timedelta(seconds=15))
     async with working(World.made(await server.client(), fleet)) as world:
@@ -262,6 +267,7 @@ async def test_harm_that_is_gone_is_named_at_the_end_of_the_bake(server: Engine)
     assert f"not seen any more, and no rollback followed: {MEASURED.reason}" in ended["reason"]
 
 
+@pytest.mark.sweep
 async def test_operators_are_asked_once_more_when_another_gate_shows_harm_and_never_twice_of_one(
     world: World,
 ) -> None:
@@ -287,6 +293,7 @@ async def test_operators_are_asked_once_more_when_another_gate_shows_harm_and_ne
     await until(lambda: asked(world) == [logins.reason, tunnels.reason])
 
 
+@pytest.mark.sweep
 async def test_evidence_that_conflicts_to_the_end_of_the_bake_is_no_peace(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

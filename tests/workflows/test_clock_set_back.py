@@ -76,6 +76,7 @@ async def test_harm_that_is_found_after_the_clock_was_set_back_takes_the_release
     assert world.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_harm_in_waves_that_have_passed_counts_after_the_clock_was_set_back(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +97,7 @@ async def test_harm_in_waves_that_have_passed_counts_after_the_clock_was_set_bac
     assert world.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_votes_are_counted_after_the_clock_was_set_back(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,6 +158,7 @@ async def dead_upgrade_with_a_silent_gateway(recorded: Recorded) -> str:
     return dead
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("short_tries")
 async def test_a_rollback_takes_a_dead_upgrade_back_whose_gateway_was_silent_while_the_others_came_back(
     recorded: Recorded,
@@ -178,6 +179,7 @@ async def test_a_rollback_takes_a_dead_upgrade_back_whose_gateway_was_silent_whi
     assert world.book.change(dead).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("short_tries")
 async def test_a_silent_gateway_of_a_dead_upgrade_is_named_takes_the_lock_once_and_comes_back_once_it_answers(
     recorded: Recorded,
@@ -198,6 +200,7 @@ async def test_a_silent_gateway_of_a_dead_upgrade_is_named_takes_the_lock_once_a
     assert world.serving()["gw-3"] == "1.1.6"
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("short_tries")
 async def test_a_dead_upgrade_ends_once_an_operator_quarantines_its_silent_gateway(
     recorded: Recorded,
@@ -212,6 +215,7 @@ async def test_a_dead_upgrade_ends_once_an_operator_quarantines_its_silent_gatew
     assert world.book.change(dead).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("short_tries")
 async def test_a_rollback_of_a_dead_upgrade_waits_for_its_silent_gateway_and_brings_it_back(
     recorded: Recorded,

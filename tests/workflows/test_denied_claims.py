@@ -69,6 +69,7 @@ async def test_a_gateway_that_claims_break_glass_to_surveys_alone_is_asked_once(
     assert [DENIES in event.sentence for event in status.events].count(True) == (0 if silent else 1)
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_denied_a_claim_is_left_out_once_an_operator_steers_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +91,7 @@ async def test_a_gateway_that_denied_a_claim_is_left_out_once_an_operator_steers
     await until(lambda: not world.book.told_by([world.newest])[world.newest].claims)
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_its_operator_returned_after_break_glass_is_not_asked_again(
     world: World,
 ) -> None:

@@ -146,6 +146,7 @@ async def test_people_are_warned_before_a_deadline_ends_anybody(world: World) ->
     assert fake.effects == ["end 1 in a", "stop a"]
 
 
+@pytest.mark.sweep
 async def test_a_deadline_ends_sessions_in_small_batches(world: World) -> None:
     fake = with_people(world, 5)
     limits = LIMITS.model_copy(update={"forced": 100.0})
@@ -214,6 +215,7 @@ async def _is_another_run(running: Running, first: str | None) -> bool:
     return (await running.describe()).run_id != first
 
 
+@pytest.mark.sweep
 async def test_a_deadline_that_would_end_too_many_ends_nobody_and_asks_a_person(world: World) -> None:
     fake = with_people(world, 5)
     running = await drain(world)
@@ -510,6 +512,7 @@ async def test_an_instance_that_becomes_silent_is_listed_with_since_when_and_end
     assert fake.effects == ["stop a"]
 
 
+@pytest.mark.sweep
 async def test_an_instance_that_answers_in_another_form_is_listed_with_it_and_not_as_a_silent_one(
     world: World,
 ) -> None:

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+import pytest
+
 from orchestrator.service.drift import DriftService, behind_of
 from policies.model.change import Outcome, Quarantine
 from policies.model.errors import Refused, Unavailable
@@ -27,6 +29,7 @@ async def test_what_runs_and_what_files_say_is_compared_and_who_is_silent_named(
     assert (found.count, found.gateways, found.silent) == (2, 3, ("gw-3",))
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_a_promotion_did_not_reach_is_named_with_the_command_that_brings_it_along(
     recorded: Recorded,
 ) -> None:
@@ -48,6 +51,7 @@ async def test_a_gateway_that_a_promotion_did_not_reach_is_named_with_the_comman
     assert (await drift.drift(recorded.world.fleet)).differences == ()
 
 
+@pytest.mark.sweep
 async def test_the_known_good_of_a_gateway_and_the_release_that_it_serves_are_two_facts(
     recorded: Recorded,
 ) -> None:

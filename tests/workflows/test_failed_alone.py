@@ -101,6 +101,7 @@ async def test_a_gateway_that_fails_alone_is_taken_back_after_a_ledger_that_was_
     assert (world.serving()["gw-1"], world.book.known_good("edge")["gw-2"]) == ("1.3.0", OLD)
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_fails_alone_after_its_wave_is_taken_back_after_a_ledger_that_was_away(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +117,7 @@ async def test_a_gateway_that_fails_alone_after_its_wave_is_taken_back_after_a_l
     assert (await status_of(rollout)).phase is Phase.WAITING
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_fails_alone_in_quarantine_is_taken_back_once_it_is_returned(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +136,7 @@ async def test_a_gateway_that_fails_alone_in_quarantine_is_taken_back_once_it_is
     await until(lambda: world.serving()["gw-2"] == "1.1.6", IN_A_MINUTE)
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_fails_alone_is_taken_back_while_the_next_ring_is_upgraded(world: World) -> None:
     first = await first_ring(world)
     rollout = await second_ring(world)
@@ -148,6 +151,7 @@ async def test_a_gateway_that_fails_alone_is_taken_back_while_the_next_ring_is_u
     assert world.serving() == {"gw-1": "1.3.0", "gw-2": "1.1.6", "gw-3": "1.3.0", "gw-4": "1.3.0"}
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_could_not_go_back_alone_is_tried_again_while_the_next_ring_is_upgraded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +172,7 @@ async def test_a_gateway_that_could_not_go_back_alone_is_tried_again_while_the_n
     assert (await status_of(rollout)).phase is Phase.OBSERVING
 
 
+@pytest.mark.sweep
 async def test_an_upgrade_of_a_gateway_that_failed_alone_ends_before_it_begins(world: World) -> None:
     """Its plan is not true of that gateway any more."""
     first = await first_ring(world)

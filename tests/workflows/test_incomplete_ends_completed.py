@@ -84,6 +84,7 @@ async def test_an_incomplete_rollback_is_complete_once_its_gateway_is_returned_a
     assert ledger.unfinished_change("edge") is None
 
 
+@pytest.mark.sweep
 async def test_a_gateway_whose_drain_stops_the_instance_while_it_is_returned_is_taken_in(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +105,7 @@ async def test_a_gateway_whose_drain_stops_the_instance_while_it_is_returned_is_
     assert returned.sentence == "gw-1 was seen on its known-good and takes part in changes again."
 
 
+@pytest.mark.sweep
 async def test_the_return_of_a_gateway_has_the_instance_of_the_failed_release_emptied_and_stopped(
     recorded: Recorded,
 ) -> None:

@@ -53,6 +53,7 @@ async def test_an_outage_of_the_orchestrator_longer_than_the_lease_is_no_failure
     assert set(world.serving().values()) == {"1.3.0"}
 
 
+@pytest.mark.sweep
 async def test_a_trial_that_was_flushed_on_its_host_begins_again_with_its_evidence(world: World) -> None:
     """As by `nft flush ruleset`, a reload of firewalld, or an agent with a hook that starts anew."""
     canary, rollout = await on_trial_in(world)
@@ -69,6 +70,7 @@ async def test_a_trial_that_was_flushed_on_its_host_begins_again_with_its_eviden
     assert [AGAIN in sentence and "gw-1" in sentence for sentence in said].count(True) == 1
 
 
+@pytest.mark.sweep
 async def test_a_lapsed_lease_of_an_instance_that_takes_no_logins_is_a_failure_of_its_gateway(
     world: World,
 ) -> None:

@@ -236,6 +236,7 @@ async def test_a_restore_begun_anew_after_its_end_by_hand_leaves_out_ten_thousan
     assert len(world.gateways["gw-1"].effects) == asked
 
 
+@pytest.mark.sweep
 async def test_parts_of_a_large_rollback_report_at_a_pace_and_at_once_what_a_person_orders(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,7 @@ async def test_an_upgrade_of_which_each_gateway_is_left_to_operators_ends_held_a
     assert world.book.known_good("edge") == dict.fromkeys(world.gateways, OLD)
 
 
+@pytest.mark.sweep
 async def test_a_silent_gateway_of_one_part_delays_the_look_at_no_other_part(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

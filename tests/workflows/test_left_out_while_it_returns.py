@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from temporalio.client import WorkflowHandle
 
 from policies.model.change import Outcome, Phase
@@ -47,6 +48,7 @@ async def test_the_return_of_a_gateway_that_failed_alone_ends_with_its_quarantin
     assert reported == [(RETURN_ENDED, "edge/gw-2", {"sentence": sentence})]
 
 
+@pytest.mark.sweep
 async def test_a_rollback_ends_without_a_gateway_that_is_quarantined_during_its_first_try(
     world: World,
 ) -> None:

@@ -83,6 +83,7 @@ async def between_waves(world: World) -> Running:
     return rollout
 
 
+@pytest.mark.sweep
 async def test_what_drifts_between_two_waves_is_brought_back_and_what_has_passed_is_left_alone(
     world: World,
 ) -> None:
@@ -108,6 +109,7 @@ async def test_an_upgrade_between_two_waves_hears_nothing_of_the_gateways_that_i
     assert "let_in" not in signals
 
 
+@pytest.mark.sweep
 async def test_credentials_are_reloaded_in_an_emergency_between_two_waves(recorded: Recorded) -> None:
     world = recorded.world
     rollout = await between_waves(world)
@@ -120,6 +122,7 @@ async def test_credentials_are_reloaded_in_an_emergency_between_two_waves(record
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("held", [False, True])
 async def test_a_reload_that_a_wave_on_trial_keeps_out_is_offered_no_hold_which_changes_nothing(
     recorded: Recorded, held: bool

@@ -39,6 +39,7 @@ async def test_a_gateway_that_was_silent_at_a_reload_is_asked_again_while_an_upg
     assert recorded.ledger.change(waiting).outcome is None
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_was_silent_at_a_reload_is_asked_again_while_a_rollback_waits_for_another(
     recorded: Recorded,
 ) -> None:
@@ -59,6 +60,7 @@ async def test_a_gateway_that_was_silent_at_a_reload_is_asked_again_while_a_roll
     assert world.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_a_lost_watch_over_a_promotion_begins_again_while_an_upgrade_only_waits(
     recorded: Recorded,
 ) -> None:

@@ -69,6 +69,7 @@ async def test_a_rollback_of_a_first_wave_that_has_moved_a_gateway_takes_no_earl
         assert {world.serving()[name] for name in FEW} == {NEW.version}, sentence
 
 
+@pytest.mark.sweep
 async def test_users_on_trial_are_watched_within_seconds_however_seldom_a_large_fleet_reports(
     server: Engine,
 ) -> None:
@@ -96,6 +97,7 @@ async def test_users_on_trial_are_watched_within_seconds_however_seldom_a_large_
         assert time.monotonic() - began < 5
 
 
+@pytest.mark.sweep
 async def test_a_rollback_takes_no_earlier_release_back_while_the_ledger_is_slow_to_record_the_canary(
     recorded: Recorded,
 ) -> None:

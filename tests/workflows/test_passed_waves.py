@@ -89,6 +89,7 @@ async def test_harm_is_looked_for_as_often_while_only_an_operator_can_promote(
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_harm_where_a_wave_has_passed_goes_back_while_a_hold_keeps_the_next_from_its_beginning(
     world: World,
 ) -> None:
@@ -111,6 +112,7 @@ async def test_harm_where_a_wave_has_passed_goes_back_while_the_next_is_being_sw
     assert set(world.serving().values()) == {"1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_harm_that_is_measured_where_a_wave_has_passed_holds_the_next_wave_until_operators_decide(
     world: World,
 ) -> None:
@@ -131,6 +133,7 @@ async def test_harm_that_is_measured_where_a_wave_has_passed_holds_the_next_wave
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_operators_who_passed_a_wave_against_harm_are_not_asked_about_the_same_harm_again(
     world: World,
 ) -> None:

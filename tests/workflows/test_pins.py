@@ -100,6 +100,7 @@ async def test_what_the_bake_took_back_is_pinned_and_its_change_does_not_lead_to
     assert (newest.kind, newest.release, newest.release_digest) == (ChangeKind.GO_BACK, "known-good", None)
 
 
+@pytest.mark.sweep
 async def test_no_pin_stands_against_a_release_to_which_a_person_took_the_fleet(
     world: World, desired: DesiredService
 ) -> None:

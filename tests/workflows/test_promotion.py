@@ -155,6 +155,7 @@ def held_for(reason: str) -> Decision:
     return Decision(action=Action.HOLD, verdict=GateVerdict.UNHEALTHY, reason=reason, readings=(reading,))
 
 
+@pytest.mark.sweep
 async def test_two_votes_promote_only_against_the_reasons_that_both_were_shown(world: World) -> None:
     """B4: each operator votes on what is shown, and what is shown is what the judge says now."""
     world.judge.says(held_for(LEAK))

@@ -130,6 +130,7 @@ async def test_a_gateway_that_is_left_out_during_a_change_is_not_touched_by_it_w
     assert world.serving()["gw-2"] == "1.3.0"
 
 
+@pytest.mark.sweep
 async def test_a_change_ends_without_a_dead_gateway_that_is_quarantined_in_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ async def test_a_gateway_that_leaves_its_known_good_again_is_brought_back_after_
     assert world.book.quarantined("edge") == ()
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_never_keeps_its_known_good_stays_left_out_and_is_named_with_what_to_do(
     world: World,
 ) -> None:
@@ -90,6 +91,7 @@ async def test_a_gateway_that_never_keeps_its_known_good_stays_left_out_and_is_n
     await until(lambda: world.book.quarantined("edge") == ())
 
 
+@pytest.mark.sweep
 async def test_an_operator_who_returns_a_gateway_that_did_not_keep_its_known_good_is_taken_at_his_word(
     world: World,
 ) -> None:

@@ -72,6 +72,7 @@ async def test_a_return_that_is_left_counts_the_gateways_that_it_does_not_name(
     assert ([*result.given_up], result.more_given_up) == (["gw-1", "gw-2", "gw-3"], 2)
 
 
+@pytest.mark.sweep
 async def test_an_upgrade_that_died_ends_only_once_reconcile_has_brought_back_every_gateway_of_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

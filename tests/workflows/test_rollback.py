@@ -113,6 +113,7 @@ async def test_a_step_that_fails_once_is_tried_again(world: World, step: str) ->
     assert world.gateways["gw-1"].effects.count("start b") == 1
 
 
+@pytest.mark.sweep
 async def test_a_second_wave_that_fails_takes_both_waves_back(world: World) -> None:
     world.judge.says(HEALTHY, wave=1)
     world.judge.says(UNHEALTHY, wave=2)

@@ -87,6 +87,7 @@ async def test_a_rollback_takes_every_gateway_back_though_one_by_name_waits_for_
     assert recorded.ledger.known_good("edge") == dict.fromkeys(ALL, OLD)
 
 
+@pytest.mark.sweep
 async def test_without_an_answer_those_gateways_go_back_that_were_named_and_no_others(
     recorded: Recorded,
 ) -> None:
@@ -102,6 +103,7 @@ async def test_without_an_answer_those_gateways_go_back_that_were_named_and_no_o
     )
 
 
+@pytest.mark.sweep
 async def test_a_second_rollback_of_a_whole_group_waits_for_no_second_operator(recorded: Recorded) -> None:
     """Known-good is never further away than one more command."""
     await recorded.upgrade(ALL)
@@ -117,6 +119,7 @@ async def test_a_second_rollback_of_a_whole_group_waits_for_no_second_operator(r
 # --- where known-good is what serves ----------------------------------------------------------
 
 
+@pytest.mark.sweep
 async def test_a_rollback_by_name_that_nobody_answers_is_not_called_rolled_back_where_nothing_went_back(
     recorded: Recorded,
 ) -> None:

@@ -59,6 +59,7 @@ async def test_a_rollback_that_ends_a_waiting_change_takes_back_the_release_unde
     assert not (await recorded.roll_back()).accepted
 
 
+@pytest.mark.sweep
 async def test_a_rollback_by_name_during_a_canary_is_shown_as_the_refusal_that_it_gets(
     recorded: Recorded,
 ) -> None:
@@ -106,6 +107,7 @@ async def test_a_rollback_by_force_that_takes_nothing_back_says_which_change_it_
     await recorded.nothing_under_way()
 
 
+@pytest.mark.sweep
 async def test_the_status_after_a_rollback_is_of_what_it_read_back_and_not_of_an_older_answer(
     recorded: Recorded,
 ) -> None:
@@ -122,6 +124,7 @@ async def test_the_status_after_a_rollback_is_of_what_it_read_back_and_not_of_an
     assert recorded.ledger.taking("edge", within)[0] == {OLD.digest: 4}
 
 
+@pytest.mark.sweep
 async def test_what_a_rollback_read_back_counts_from_then_and_not_from_when_its_others_were_back(
     recorded: Recorded,
 ) -> None:
@@ -143,6 +146,7 @@ async def _is_told(recorded: Recorded, gateway: str, state: str) -> bool:
     return (gateway, state) in {(one.gateway, one.state) for one in status.gateways}
 
 
+@pytest.mark.sweep
 async def test_a_failed_canary_of_the_next_release_hides_no_rollback_of_the_promoted_one(
     recorded: Recorded,
 ) -> None:
@@ -158,6 +162,7 @@ async def test_a_failed_canary_of_the_next_release_hides_no_rollback_of_the_prom
 RING_1, RING_2, BUT_ONE = ("gw-1", "gw-2"), ("gw-3", "gw-4"), ("gw-1", "gw-3", "gw-4")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("older", "newer"), [(RING_1, RING_2), (GATEWAYS, BUT_ONE), (GATEWAYS, ("gw-1",))], ids=str
 )
@@ -183,6 +188,7 @@ async def test_a_gateway_of_an_older_promotion_that_returns_alone_hides_no_newer
     assert (again.accepted, world.serving()) == (False, served)
 
 
+@pytest.mark.sweep
 async def test_settings_are_rolled_back_by_name_and_never_in_place_of_the_release(recorded: Recorded) -> None:
     """A1, 12c, newcomer 10: the first rollback undid a banner, the second one had nothing to do."""
     world, service = recorded.world, recorded.service
@@ -195,6 +201,7 @@ async def test_settings_are_rolled_back_by_name_and_never_in_place_of_the_releas
     assert all(f"take back {settings}" not in fake.effects for fake in world.gateways.values())
 
 
+@pytest.mark.sweep
 async def test_a_rollback_of_settings_leaves_the_release_alone(recorded: Recorded) -> None:
     """Newcomer 10."""
     world, service = recorded.world, recorded.service
@@ -209,6 +216,7 @@ async def test_a_rollback_of_settings_leaves_the_release_alone(recorded: Recorde
     assert all(fake.effects[-1] == f"take back {settings}" for fake in world.gateways.values())
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("how", ["plain", "named", "by force"])
 async def test_a_gateway_that_left_the_file_is_taken_back_by_the_plan_that_had_it(
     recorded: Recorded, how: str
@@ -224,6 +232,7 @@ async def test_a_gateway_that_left_the_file_is_taken_back_by_the_plan_that_had_i
     assert set(world.serving().values()) == {"1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_a_dead_gateway_that_left_the_file_is_named_and_the_rollback_ends_without_it(
     recorded: Recorded,
 ) -> None:

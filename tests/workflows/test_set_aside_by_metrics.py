@@ -77,6 +77,7 @@ async def test_a_batch_that_has_not_read_its_part_yet_sets_a_gateway_aside(world
     assert (result.aside, result.kept) == ({"gw-1": OWN}, 0)
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_metrics_name_while_its_lapsed_lease_is_looked_into_is_left_out(
     world: World,
 ) -> None:

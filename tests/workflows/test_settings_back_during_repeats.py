@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from policies.model.change import ChangeKind
 from policies.model.errors import Conflict, Unavailable
 from policies.model.way_back import RollbackAsked
@@ -36,6 +38,7 @@ async def test_settings_are_taken_back_while_penstock_brings_them_to_who_missed_
     assert left == set(), f"{said} || the offered one: {shown.sentence}"
 
 
+@pytest.mark.sweep
 async def test_a_rollback_that_ends_such_a_repeat_brings_no_other_gateway_anywhere(
     recorded: Recorded,
 ) -> None:
@@ -54,6 +57,7 @@ async def test_a_rollback_that_ends_such_a_repeat_brings_no_other_gateway_anywhe
     assert ChangeKind.GO_BACK not in {one.kind for one in recorded.ledger.history("edge")}
 
 
+@pytest.mark.sweep
 async def test_a_rollback_by_name_is_taken_while_penstock_returns_a_single_gateway(
     recorded: Recorded,
 ) -> None:

@@ -66,6 +66,7 @@ async def test_harm_in_the_bake_does_not_end_the_rollback_of_settings_for_good(r
     assert have_them(recorded) == [], told(recorded)
 
 
+@pytest.mark.sweep
 async def test_a_rollback_of_the_release_does_not_end_that_of_settings_for_good(recorded: Recorded) -> None:
     """Release and settings are bad: an operator orders both rollbacks, one after the other."""
     said = list[str]()

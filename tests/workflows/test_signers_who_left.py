@@ -35,6 +35,7 @@ async def test_one_sentence_about_a_hundred_gateways_is_told_once(server: Engine
         assert result.reason.count(WHY) == 1
 
 
+@pytest.mark.sweep
 async def test_what_was_withdrawn_may_be_left(world: World) -> None:
     world.book.add_release(OLD, source="http://repository", signers=(), manifest_json="{}")
     world.book.yank(OLD.digest, "its signer left", "ana")

@@ -62,6 +62,7 @@ async def test_a_wave_whose_watch_reads_nothing_is_held_and_paged_until_it_reads
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_a_wave_whose_watch_does_not_report_is_held_and_nothing_it_said_before_counts(
     world: World,
 ) -> None:
@@ -77,6 +78,7 @@ async def test_a_wave_whose_watch_does_not_report_is_held_and_nothing_it_said_be
     await result_of(rollout)
 
 
+@pytest.mark.sweep
 async def test_while_a_wave_is_silent_others_start_only_where_nobody_is_on_trial(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +116,7 @@ async def test_while_a_wave_is_silent_others_start_only_where_nobody_is_on_trial
     assert (result.outcome, sorted(result.aside)) == (Outcome.PROMOTED, ["gw-2", "gw-3"])
 
 
+@pytest.mark.sweep
 async def test_no_share_of_users_grows_while_nothing_is_read(server: Engine) -> None:
     world = World.made(await server.client(), fleet_of("edge", size=2, lease=timedelta(seconds=15)))
     world.judge.fails = AWAY

@@ -51,6 +51,7 @@ async def test_a_gateway_that_an_operator_steered_back_stays_there_is_quarantine
     assert [one for one, _, _ in world.book.events.values()].count(STEERED_BY_HAND) == 1
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("word", ["quarantine", "return"])
 async def test_what_an_operator_says_while_reconcile_looks_stands_and_nobody_is_paged(
     world: World, monkeypatch: pytest.MonkeyPatch, word: str
@@ -84,6 +85,7 @@ async def test_what_an_operator_says_while_reconcile_looks_stands_and_nobody_is_
     assert STEERED_BY_HAND not in [one for one, _, _ in world.book.events.values()]
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_an_operator_returns_after_break_glass_goes_to_its_known_good(
     world: World,
 ) -> None:
@@ -98,6 +100,7 @@ async def test_a_gateway_that_an_operator_returns_after_break_glass_goes_to_its_
     await until(lambda: world.serving()["gw-1"] == "1.3.0")
 
 
+@pytest.mark.sweep
 async def test_break_glass_that_an_operator_uses_during_a_rollback_wins_over_it(world: World) -> None:
     """R9: the rollback goes on with the other gateways, and names that one."""
     world.judge.says(UNDECIDED, wave=0)
@@ -115,6 +118,7 @@ async def test_break_glass_that_an_operator_uses_during_a_rollback_wins_over_it(
     assert fake.owner[1] == BREAK_GLASS
 
 
+@pytest.mark.sweep
 async def test_a_rollback_that_is_asked_for_after_break_glass_takes_that_gateway_along(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +155,7 @@ async def promoted(world: World) -> FakeGateway:
     return world.gateways["gw-1"]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("is_noticed", [False, True])
 async def test_a_gateway_that_failed_alone_is_not_taken_back_once_an_operator_steered_it(
     world: World, monkeypatch: pytest.MonkeyPatch, is_noticed: bool
@@ -174,6 +179,7 @@ async def test_a_gateway_that_failed_alone_is_not_taken_back_once_an_operator_st
     assert (found.strays, as_steered(fake)) == ({}, before)
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_failed_alone_goes_back_once_its_operator_has_returned_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,6 +140,7 @@ async def test_harm_in_what_serves_is_found_and_taken_back_while_a_later_way_bac
     await until(lambda: watched.serving()["gw-1"] == watched.serving()["gw-4"] == "1.1.6", IN_A_MINUTE)
 
 
+@pytest.mark.sweep
 async def test_a_watch_that_is_begun_anew_beside_a_way_back_that_waits_finds_harm(watched: World) -> None:
     await way_back_that_waits(watched)
     await watched.client.get_workflow_handle(bake_of("edge")).terminate("the engine lost it")
@@ -148,6 +149,7 @@ async def test_a_watch_that_is_begun_anew_beside_a_way_back_that_waits_finds_har
     await until(lambda: watched.serving()["gw-2"] == "1.1.6", IN_A_MINUTE)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["gw-2", "gw-4"])
 async def test_a_gateway_that_fails_alone_is_taken_back_while_a_later_way_back_waits_for_a_dead_host(
     watched: World, name: str

@@ -224,6 +224,7 @@ async def test_a_fleet_that_is_only_observed_passes_without_any_metrics_after_it
     assert watched >= Window().minimum
 
 
+@pytest.mark.sweep
 async def test_a_wave_that_goes_on_against_harm_does_so_at_the_time_that_its_status_names(
     server: Engine,
 ) -> None:

@@ -81,6 +81,7 @@ async def test_what_ends_a_promotion_in_the_first_task_after_a_cut_takes_the_pro
         assert set(world.serving().values()) == {"1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_a_rollback_that_the_engine_cancels_moves_known_good_all_the_same(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

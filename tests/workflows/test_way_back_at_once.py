@@ -178,6 +178,7 @@ async def held_for_harm(world: World) -> Running:
     return rollout
 
 
+@pytest.mark.sweep
 async def test_harm_where_a_wave_has_passed_holds_a_change_whose_operators_decide(asking: World) -> None:
     """It was told to nobody, and the next wave began when its window opened."""
     rollout = await held_for_harm(asking)
@@ -192,6 +193,7 @@ async def test_harm_where_a_wave_has_passed_holds_a_change_whose_operators_decid
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_harm_of_which_operators_have_decided_holds_no_change_again(asking: World) -> None:
     rollout = await held_for_harm(asking)
     await say(rollout, CommandKind.RESUME, "ana", hold_of=PENSTOCK_WATCH)
@@ -201,6 +203,7 @@ async def test_harm_of_which_operators_have_decided_holds_no_change_again(asking
 # --- a wave that is kept -----------------------------------------------------------------------
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("found", ["by the watch", "on a host"])
 async def test_harm_takes_a_wave_back_at_once_while_one_host_refuses_to_keep_it(
     world: World, found: str
@@ -221,6 +224,7 @@ async def test_harm_takes_a_wave_back_at_once_while_one_host_refuses_to_keep_it(
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_fails_alone_as_it_is_kept_goes_back_while_another_host_refuses(
     server: Engine,
 ) -> None:
@@ -247,6 +251,7 @@ async def test_a_gateway_that_fails_alone_as_it_is_kept_goes_back_while_another_
 # --- a promotion ------------------------------------------------------------------------------
 
 
+@pytest.mark.sweep
 async def test_harm_takes_back_a_promotion_that_waits_for_the_ledger(world: World) -> None:
     """The watch over it told the change, which did not listen before its last part was promoted."""
     world.judge.says(UNDECIDED, wave=0)

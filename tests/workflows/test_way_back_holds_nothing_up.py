@@ -137,6 +137,7 @@ async def only_waits_for(recorded: Recorded, name: str) -> None:
     await until(does, SOON)
 
 
+@pytest.mark.sweep
 async def test_a_rollback_takes_back_the_ring_that_a_waiting_way_back_does_not(recorded: Recorded) -> None:
     """R1: it was answered with "Rolling back", and moved nobody."""
     world, service = recorded.world, recorded.service
@@ -159,6 +160,7 @@ async def test_a_rollback_takes_back_the_ring_that_a_waiting_way_back_does_not(r
     await until(lambda: serve(recorded, (*RING_1, "gw-4"), "1.1.6"), SOON)
 
 
+@pytest.mark.sweep
 async def test_a_rollback_says_what_it_does_not_take_back(recorded: Recorded) -> None:
     """Decision 0050: who asks twice for the same rollback goes no release too far."""
     world, service = recorded.world, recorded.service
@@ -182,6 +184,7 @@ async def test_a_rollback_says_what_it_does_not_take_back(recorded: Recorded) ->
     await until(lambda: serve(recorded, ("gw-2", *RING_2), "1.1.6"), SOON)
 
 
+@pytest.mark.sweep
 async def test_a_repeated_rollback_says_of_no_gateway_that_it_waits_for_what_serves_there(
     recorded: Recorded,
 ) -> None:
@@ -244,6 +247,7 @@ async def test_a_gateway_that_drifts_is_brought_back_while_a_way_back_only_waits
     assert recorded.ledger.change(way_back).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_an_upgrade_that_an_operator_starts_ends_a_way_back_that_only_waits(recorded: Recorded) -> None:
     way_back = await waits_for_gw_3(recorded)
     recorded.world.judge.says(HEALTHY)

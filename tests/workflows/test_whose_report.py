@@ -51,6 +51,7 @@ async def test_the_last_words_of_an_earlier_wave_are_not_shown_of_the_next_chang
     assert await status_of(rollout) == before
 
 
+@pytest.mark.sweep
 async def test_harm_that_the_watch_of_an_earlier_change_found_takes_no_passed_wave_back(world: World) -> None:
     world.judge.says(UNDECIDED, wave=2)
     rollout = await world.start(("gw-1", "gw-2"), ("gw-3", "gw-4"))

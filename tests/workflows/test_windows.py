@@ -179,6 +179,7 @@ async def test_a_rollback_between_two_waves_returns_those_of_the_first_without_a
     assert world.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_a_window_that_closes_in_mid_wave_lets_the_wave_be_finished_and_the_next_one_wait(
     world: World,
 ) -> None:

@@ -254,6 +254,7 @@ async def test_the_check_command_says_each_right_that_is_missing(
     assert done.out == "missing: patch nodes\nmissing: update leases.coordination.k8s.io\n"
 
 
+@pytest.mark.sweep
 async def test_the_driver_is_enrolled_by_the_clusters_name_and_renewed_by_its_own_command(
     tmp_path: Path, penstock: CommandLine
 ) -> None:
