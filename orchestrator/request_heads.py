@@ -8,6 +8,7 @@ without a login could make that long:
 - tiny header lines: 0.2 s for 256 KB, since a head that arrives whole has no limit
 """
 
+import logging
 import re
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -27,6 +28,10 @@ MOST_LINES = 100
 
 UNREAD_SECONDS = 1.0
 """How long what follows a refused request is received and dropped, so that its client reads the answer."""
+
+_FAILURES = logging.getLogger("uvicorn.error.failures")
+"""What servers log: their own failures, and no line for each request of a stranger."""
+_FAILURES.setLevel(logging.ERROR)
 
 _END = re.compile(rb"\n\r?\n")
 """The end of a head, as h11 finds it."""
@@ -105,6 +110,7 @@ class BoundedRequests(H11Protocol):
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
         """Take what uvicorn's own protocol takes."""
         super().__init__(config, server_state, app_state)
+        self.logger = _FAILURES
         self.conn = BoundedConnection(h11.SERVER, MOST_HEAD)
 
     def data_received(self, data: bytes) -> None:

@@ -75,6 +75,29 @@ async def test_a_metrics_port_refuses_a_costly_request_before_its_body(
     assert parsed.reads <= 2
 
 
+async def test_strangers_write_no_line_into_the_log_of_a_server_and_its_own_failures_are_logged(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    upgrade = (
+        b"GET /v1/whoami HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n"
+    )
+    at = socket.create_server(("127.0.0.1", 0))
+    async with serving(service, at):
+        for request in (ONE_BYTE_CHUNKS, b"nonsense\r\n\r\n", upgrade):
+            assert (await answer_to(at.getsockname(), [request])).startswith(b"HTTP/1.1 4")
+    assert not caplog.records
+
+    async def fails(scope: object, receive: object, send: object) -> None:
+        del scope, receive, send
+        raise RuntimeError("the application fails")
+
+    config = uvicorn.Config(fails, http="h11", ws="none", lifespan="off", log_config=None)
+    at = socket.create_server(("127.0.0.1", 0))
+    async with Listening(config, None, 4).at(at):
+        await answer_to(at.getsockname(), [b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"])
+    assert "the application fails" in caplog.text
+
+
 async def test_nothing_is_parsed_that_comes_after_the_refusal(
     api_port: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
