@@ -13,7 +13,7 @@ from policies.model.fleet import GatewayRef
 from policies.model.instance import InstanceState
 from policies.model.value import digest_of
 from tests.fakes.gateway import FakeSlot
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from tests.workflows.engine import Engine
 from tests.workflows.world import NEW, OLD, World, fleet_of, result_of, say, working
 from workflows.adopt import Examine, ExamineOrder
@@ -82,7 +82,7 @@ async def test_a_rollback_that_arrives_while_an_adoption_writes_its_end_leaves_i
 
         def slowly(ending: ChangeEnding) -> None:
             closing.set()
-            goes_on.wait(5)
+            goes_on.wait(PATIENCE)
             close(ending)
 
         monkeypatch.setattr(world.book, "close_change", slowly)

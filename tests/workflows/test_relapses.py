@@ -17,7 +17,7 @@ from policies.model.offer import Verb
 from policies.model.operation import BREAK_GLASS
 from policies.notices.entries import STEERED_BY_HAND
 from policies.returns import MOST_RELAPSES, REMEMBERED
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from tests.workflows.recorded import blocked
 from tests.workflows.world import NEW, World, reconcile
 
@@ -179,6 +179,6 @@ async def test_a_rollback_never_waits_for_gateways_that_penstock_brings_back(wor
         world.gateways["gw-3"].serve(NEW, "b")
         await reconcile(world)
         await asked.wait()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             with pytest.raises(Conflict):
                 await service._begin_after(order, world.fleet, is_rollback=True)

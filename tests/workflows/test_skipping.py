@@ -12,7 +12,7 @@ from temporalio.worker import Worker
 
 from orchestrator.processes.process import uninterrupted
 from policies.model.errors import Unavailable
-from tests.patience import until
+from tests.patience import PATIENCE, until
 
 may_complete, in_the_middle, may_go_on = asyncio.Event(), threading.Event(), threading.Event()
 
@@ -71,14 +71,14 @@ async def test_a_workflow_that_gives_up_a_step_at_the_moment_it_completes_goes_o
         async def has_completed() -> bool:
             return await pending() == 0
 
-        await until(is_under_way, 15)
+        await until(is_under_way)
         await running.signal(GivesUp.give_up)
-        await until(in_the_middle.is_set, 15)
+        await until(in_the_middle.is_set)
         may_complete.set()
-        await until(has_completed, 15)
+        await until(has_completed)
         may_go_on.set()
         await running.signal(GivesUp.end)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             assert await running.result() == "given up"
 
 

@@ -13,7 +13,7 @@ from policies.model.command import Command, CommandKind
 from policies.model.fleet import Automation
 from policies.model.report import WatchReport
 from tests.fakes.control import CLOSED, CRASHING
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON
 from tests.workflows.test_last_look import of_waves
@@ -92,7 +92,7 @@ async def test_a_rollback_that_the_engine_cancels_moves_known_good_all_the_same(
     def slowly(fleet: str) -> tuple[ChangeRecord, ...]:
         if activity.info().activity_type == "ends_bakes":
             asked.set()
-            answers.wait(1)
+            answers.wait(PATIENCE)
         return standing(fleet)
 
     monkeypatch.setattr(world.book, "standing_promotions", slowly)
