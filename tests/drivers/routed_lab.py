@@ -130,6 +130,11 @@ class RoutedLab(HookLab):
             found=lambda: self.ask("gateway", "show", "protocols", "all", "uplink"),
         )
 
+    def part(self) -> None:
+        """End the session between the two; a BIRD answers first, and ends it then."""
+        self.ask("gateway", "disable", "uplink")
+        wait_until(lambda: "Established" not in self.ask("gateway", "show", "protocols", "uplink"))
+
     def ask(self, which: str, *command: str) -> str:
         """Return what that BIRD answers."""
         asked = ["birdc", "-s", str(self.bird / f"{which}.ctl"), *command]

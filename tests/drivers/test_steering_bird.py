@@ -126,7 +126,7 @@ async def test_a_share_is_refused_and_nothing_is_changed(routed: RoutedLab) -> N
 @pytest.mark.sweep
 async def test_what_no_router_was_told_is_a_conflict(routed: RoutedLab) -> None:
     _, new = await serving(routed)
-    routed.ask("gateway", "disable", "uplink")
+    routed.part()
     with pytest.raises(Conflict, match=f"wanted {new}, read back None"):
         await routed.table.make_permanent(operation("keep new"), new)
     assert (await routed.table.read()).serving is None
