@@ -123,6 +123,11 @@ def may_fail_too(aside: Asides, names: Collection[str], cohorts: Cohorts) -> boo
     return excess((*failed_of(aside), *aside_for(aside, Why.ABSENT), *names), cohorts) <= 0
 
 
+def leaves_any(aside: Asides, names: Collection[str], cohorts: Cohorts) -> bool:
+    """Whether any gateway of the wave is judged without these and those set aside."""
+    return bool({*cohorts.canary, *cohorts.beyond} - aside.keys() - {*names})
+
+
 def excess(failed: Collection[str], cohorts: Cohorts) -> int:
     """Return how many gateways have failed beyond those that may by themselves; at most 0 if none have.
 

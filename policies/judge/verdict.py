@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from policies.judge.failures import Asides, Why, aside_for, excess, excess_of_reboots, failed_of
+from policies.judge.failures import Asides, Why, aside_for, excess, excess_of_reboots, failed_of, leaves_any
 from policies.judge.gates.kind import Response
 from policies.model.gates import GatePolicy
 from policies.model.verdict import HARM, Action, Cohorts, Decision, GateReading, GateVerdict, Window
@@ -52,7 +52,7 @@ def decide(
         or _reboots(rebooted, cohorts)
         or (_nobody_judged(aside, cohorts) if policy.passed else None)
         or _blindness(policy, readings, clocks)
-        or _proof(window, readings, clocks, policy.required)
+        or (_proof(window, readings, clocks, policy.required) if leaves_any(aside, (), cohorts) else None)
         or _patience(window, readings, clocks)
     )
     asks = policy.passed and found.verdict in HARM

@@ -16,6 +16,7 @@ from policies.judge.failures import (
     aside_for,
     excess,
     failed_of,
+    leaves_any,
     left_of,
     may_fail_too,
     reboots_of,
@@ -259,7 +260,7 @@ def _unseen(
     unseen = {name: state.unseen.get(name, tick.at) for name in tick.unseen if name not in aside}
     patience = policy.blindness.grace.total_seconds() / 2
     silent = [name for name, since in unseen.items() if tick.at - since >= patience]
-    if silent and may_fail_too(aside, silent, cohorts):
+    if silent and _may_be_missing(policy, aside, silent, cohorts):
         not_seen = {name: f"its metrics were not seen for {tick.at - unseen[name]:.0f} s" for name in silent}
         absent = {
             name: f"{why}, and neither its agent nor its users' port answers"
@@ -269,6 +270,12 @@ def _unseen(
         aside = set_aside(aside, absent, Why.ABSENT, tick.at)
         aside = set_aside(aside, not_seen, Why.UNSEEN, tick.at)
     return unseen, aside
+
+
+def _may_be_missing(policy: GatePolicy, aside: Asides, names: Collection[str], cohorts: Cohorts) -> bool:
+    """Whether a window goes on without these: a wave of which that leaves none to judge lacks evidence."""
+    is_judged = policy.passed or leaves_any(aside, names, cohorts)
+    return is_judged and may_fail_too(aside, names, cohorts)
 
 
 def _elapsed(state: WindowState) -> Clocks:
@@ -339,7 +346,7 @@ def _identity(
     elif other:
         since = tick.at if since is None else since
         lasting = tick.at - since >= policy.fresh_within.total_seconds()
-        few = other.keys() <= cohorts.changed and may_fail_too(aside, other, cohorts)
+        few = other.keys() <= cohorts.changed and _may_be_missing(policy, aside, other, cohorts)
         own = {
             name: f"it runs {digest[:19]}, which the plan did not put there" for name, digest in other.items()
         }

@@ -6,7 +6,7 @@ from policies.adoption import is_adopted
 from policies.model.change import GatewayResult
 from policies.model.plan import Plan
 from policies.model.verdict import Cohorts, old_instance_of
-from policies.planning.failure_budget import may_be_unable, may_fail
+from policies.planning.failure_budget import may_be_unable, may_fail, may_fail_together
 
 ON_TRIAL = "on trial"
 """The state of a gateway whose new instance serves by a lease."""
@@ -92,7 +92,7 @@ def cohorts_of(
         control=(*[target[name] for name in sorted(control)], *old.values()),
         changed_before=tuple(target[name] for name in sorted(before)),
         may_fail=_may_fail(plan, wave, passed),
-        may_fail_before=_may_fail_together(plan, wave - 1),
+        may_fail_before=may_fail_together(plan, wave - 1),
         earlier=tuple(fleet.gateway(name).metrics_target for name in of_earlier),
         set_aside=tuple(target[name] for name in sorted(failed)),
         expected=expected,
@@ -110,11 +110,6 @@ def _may_fail(plan: Plan, wave: int, passed: int) -> int:
     if wave:
         return may_fail(plan, plan.waves[wave - 1])
     if passed:
-        return _may_fail_together(plan, passed)
+        return may_fail_together(plan, passed)
     everybody = sum(len(one.gateways) for one in plan.waves)
     return max(1, may_be_unable(plan.fleet.limits, everybody))
-
-
-def _may_fail_together(plan: Plan, upto: int) -> int:
-    """Return how many gateways of the waves up to that one may fail alone, 0 if it is no wave."""
-    return sum(may_fail(plan, one) for one in plan.waves[: max(0, upto)])

@@ -16,10 +16,22 @@ def may_fail(plan: Plan, wave: Wave) -> int:
 
     The share `limits.failures` of the wave, at least one and fewer than all. In the first wave nothing
     speaks for the release yet, so there the share is not rounded up to one: of a canary none may fail.
+    The gateway of a later wave of one may: it does not decide for those that have passed. Such a wave is
+    held then, since nothing shows how the release does there.
     """
     share = Fraction(plan.fleet.limits.failures.removesuffix("%")) / 100
     least = 0 if wave.number == 1 else 1
-    return min(max(least, floor(share * len(wave.gateways))), len(wave.gateways) - 1)
+    return max(least, min(floor(share * len(wave.gateways)), len(wave.gateways) - 1))
+
+
+def may_fail_together(plan: Plan, upto: int) -> int:
+    """Return how many gateways of the waves up to that one may fail, 0 if it is no wave.
+
+    Waves of one gateway add nothing to the others: each would allow all of its gateways. Beyond the first
+    wave one gateway always may.
+    """
+    several = sum(may_fail(plan, wave) for wave in plan.waves[: max(0, upto)] if len(wave.gateways) > 1)
+    return max(several, 1 if upto > 1 else 0)
 
 
 def may_be_unable(limits: Limits, changing: int) -> int:

@@ -112,7 +112,7 @@ def _wave(plan: Plan, wave: Wave) -> str:
     walked = f"; {shares} of source addresses, compared with itself" if wave.compared_with_itself else ""
     return (
         f"Wave {wave.number}{role}: {counted(len(wave.gateways), 'gateway')} ({named(wave.gateways)}), "
-        f"{counted(_users(plan, wave.gateways), 'user')}; {_failing(may_fail(plan, wave))}; "
+        f"{counted(_users(plan, wave.gateways), 'user')}; {_may_fail_in(plan, wave)}; "
         f"lease {wave.lease}{walked}."
     )
 
@@ -184,6 +184,11 @@ def _folded(plan: Plan, waves: Collection[Wave]) -> str:
         f"Waves {numbers[0]} to {numbers[-1]}: {total} gateways, {size} at a time; "
         f"{_failing(budgets[-1])} in each; leases up to {longest}."
     )
+
+
+def _may_fail_in(plan: Plan, wave: Wave) -> str:
+    most = may_fail(plan, wave)
+    return _failing(most) if most < len(wave.gateways) else "held if it fails alone"
 
 
 def _failing(most: int) -> str:

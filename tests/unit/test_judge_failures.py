@@ -87,6 +87,46 @@ def test_a_gateway_of_an_earlier_wave_takes_nothing_back_where_none_of_this_wave
     assert decisions[-1].action is Action.ROLL_BACK
 
 
+OF_ONE = Cohorts(
+    canary=NAMES[:1],
+    changed_before=NAMES[1:10],
+    earlier=NAMES[1:10],
+    control=NAMES[10:],
+    may_fail=1,
+    may_fail_before=1,
+)
+"""The last wave but one: it has one gateway, and those before it have passed."""
+
+
+def test_the_only_gateway_of_a_later_wave_that_fails_takes_nothing_back_and_nothing_passes_for_it() -> None:
+    """R6: the hold-out gateway alone took a release back that 399 others had passed."""
+    _, decisions = watch(OF_ONE, [tick(t, NAMES[:1] if t == 3 else ()) for t in range(40)])
+    assert {decision.failed for decision in decisions[3:]} == {NAMES[:1]}
+    assert {decision.action for decision in decisions}.isdisjoint({Action.ROLL_BACK, Action.PROMOTE})
+
+
+def test_the_only_gateway_of_a_later_wave_proves_the_release_while_it_is_well() -> None:
+    _, decisions = watch(OF_ONE, [tick(t) for t in range(40)])
+    assert decisions[-1].action is Action.PROMOTE
+
+
+def test_more_failures_beside_that_of_the_only_gateway_of_a_wave_are_the_releases_fault() -> None:
+    _, decisions = watch(OF_ONE, [tick(0), tick(1, NAMES[:1]), tick(2, NAMES[1:3])])
+    assert decisions[-1].action is Action.ROLL_BACK
+
+
+@pytest.mark.parametrize("missing", [{"unseen": NAMES[:1]}, {"other": {NAMES[0]: "sha256:" + "ef" * 32}}])
+def test_missing_evidence_of_the_only_gateway_of_a_wave_holds_it_and_is_no_failure(
+    missing: dict[str, Any],
+) -> None:
+    """It goes on by itself once its metrics are back."""
+    if "unseen" in missing:
+        missing = missing | {"blind": {"logins": "no fresh value"}}
+    _, decisions = watch(OF_ONE, [tick(0), *(tick(t, **missing) for t in range(1, 40)), tick(40)])
+    assert (decisions[-2].action, {decision.failed for decision in decisions}) == (Action.HOLD, {()})
+    assert decisions[-1].action is not Action.HOLD_FOR_HUMAN
+
+
 @pytest.mark.parametrize(("of_wave", "before"), [(0, 1), (1, 0)])
 def test_gateways_of_earlier_waves_are_harm_beyond_what_all_waves_may_lose_together(
     of_wave: int, before: int

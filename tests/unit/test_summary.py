@@ -54,6 +54,7 @@ def test_a_plan_is_said_in_sentences() -> None:
     assert said[2].startswith("Wave 2: 3 gateways (")
     assert "and 7 more), 100 users; at most 1 may fail; lease 0:02:00." in said[3]
     assert said[4].startswith("Wave 4 (hold-out, unchanged until then): 1 gateway (")
+    assert "; held if it fails alone; " in said[4]
     assert said[5] == "Left alone: 1 gateway (gw-7)."
     assert said[6].startswith("Automation act: harm goes back by itself")
     assert said[7].startswith(
