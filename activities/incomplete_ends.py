@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from policies.incomplete_ends import Answer, completed_end, gateways_of
-from policies.model.change import ChangeEnding, ChangeRecord, KnownGoodMove, Quarantine
+from policies.model.change import ChangeEnding, ChangeRecord, ChangeResult, KnownGoodMove, Outcome, Quarantine
 from policies.model.instance import GatewayState
 from policies.model.value import Name
-from policies.status.told import Told
+from policies.status.told import NOT_BACK, Told
 
 
 class EndBook(Protocol):
@@ -20,6 +20,10 @@ class EndBook(Protocol):
 
     def told_by(self, changes: Collection[str]) -> dict[str, Told]:
         """Return what each of these changes reported last, of those that ever did."""
+        ...
+
+    def touched_by(self, change: str) -> frozenset[str]:
+        """Return the gateways that the change has begun to upgrade."""
         ...
 
     def moves(self, fleet: str) -> Sequence[KnownGoodMove]:
@@ -56,13 +60,13 @@ def complete_ends(book: EndBook, fleet: str, members: Collection[Name]) -> None:
         return
     told, moves = book.told_by([record.name for record in records]), book.moves(fleet)
     left_out = {one.gateway for one in book.quarantined(fleet)}
-    for record in records:
-        result = told[record.name].result if record.name in told else None
-        if result is None or record.ended is None:
+    for one in records:
+        if one.ended is None:
             continue
+        record, result = _as_ended(book, one, told.get(one.name))
         gateways = gateways_of(result, members)
         # The times first: an answer that is newer than its time is from after the end as well.
-        at = {} if gateways & left_out else book.said_at(fleet, datetime.now(UTC) - record.ended)
+        at = {} if gateways & left_out else book.said_at(fleet, datetime.now(UTC) - one.ended)
         if gateways - at.keys():
             continue  # what 10,000 gateways answered is read only where all have answered
         states = book.states_of(fleet, sorted(gateways))
@@ -70,3 +74,17 @@ def complete_ends(book: EndBook, fleet: str, members: Collection[Name]) -> None:
         ending = completed_end(record, result, gateways, moves, answers, left_out)
         if ending is not None:
             book.close_change(ending)
+
+
+def _as_ended(book: EndBook, record: ChangeRecord, told: Told | None) -> tuple[ChangeRecord, ChangeResult]:
+    """Return a change and its result; where its workflow died no gateway that it began with is back."""
+    if told is not None and told.result is not None:
+        return record, told.result
+    sentence = record.sentence.partition(NOT_BACK)[0]
+    result = ChangeResult(
+        rollout=record.name,
+        outcome=Outcome.ROLLBACK_INCOMPLETE,
+        reason=sentence,
+        incomplete=dict.fromkeys(sorted(book.touched_by(record.name)), sentence),
+    )
+    return record.model_copy(update={"sentence": sentence}), result

@@ -13,7 +13,7 @@ from pydantic import Field
 from temporalio import activity
 
 from activities.liveness import in_a_thread
-from activities.lost_changes import LostBook, gateways_of, lost_changes
+from activities.lost_changes import LeftBook, gateways_of, left_by, lost_changes
 from activities.quarantines import QuarantineBook, end_quarantines
 from policies.drift import astray
 from policies.exposure import Exposure
@@ -158,7 +158,7 @@ class ByHandEntry(Value):
     """Since when those of them were left out that were, when that was found."""
 
 
-class LedgerBook(QuarantineBook, LostBook, Protocol):
+class LedgerBook(QuarantineBook, LeftBook, Protocol):
     """The database of what was, is allowed and is good; every write may be repeated."""
 
     def record_verdict(self, rollout: str, wave: int, decision: Decision, at: datetime) -> None:
@@ -304,7 +304,8 @@ class LedgerActivities:
         """Ensure that other changes without an end have the one that is true, each that this one completes.
 
         A change of which it has left out a gateway stays without an end: reconcile brings that gateway back.
-        So does one of which a gateway has not reported since that it is back.
+        So does one of which a gateway has not reported since that it is back, but for one in quarantine:
+        operators look after that, and the end names it as not back.
         """
         await in_a_thread(self._close_others, entry)
 
@@ -316,7 +317,8 @@ class LedgerActivities:
             back = self._book.plan_members(entry.plan).keys()
             lost = tuple(one for one in lost if gateways_of(self._book, one) <= back)
         for one in lost:
-            self._book.close_change(ending_of_lost(one, entry.change, all_back=entry.all_back))
+            left = left_by(self._book, one, all_back=entry.all_back)
+            self._book.close_change(ending_of_lost(one, entry.change, all_back=entry.all_back, left=left))
 
     @activity.defn(name="read_open_changes")
     async def read_open_changes(self, fleet: str) -> tuple[str, ...]:

@@ -1,17 +1,21 @@
 """Lost changes: those without an end whose workflow does not run any more, and what each one left."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from policies.incomplete_ends import Answer, is_back
 from policies.model.change import (
+    IN_QUARANTINE,
     MOVES_NOBODY,
     ChangeKind,
     ChangeOrder,
     ChangeRecord,
     KnownGoodMove,
     LostChange,
+    Quarantine,
 )
+from policies.model.instance import GatewayState
 from policies.model.plan_part import Member, PlanHeader
 from policies.model.value import Name
 from policies.planning.cohorts import LEFT_OUT, SET_ASIDE
@@ -64,6 +68,50 @@ class LostBook(Protocol):
     def lock_passed_on(self, change: str) -> datetime | None:
         """Return when the next change got the fleet's lock, None where this one may have it still."""
         ...
+
+
+class LeftBook(LostBook, Protocol):
+    """The part of the ledger that also says who is in quarantine, and what gateways answered last."""
+
+    def quarantined(self, fleet: str) -> tuple[Quarantine, ...]:
+        """Return the gateways that are left out now."""
+        ...
+
+    def said_at(self, fleet: str, within: timedelta) -> dict[str, datetime]:
+        """Return when gateways were asked that answered last, of those that were asked within that time."""
+        ...
+
+    def states_of(self, fleet: str, gateways: Sequence[str]) -> dict[str, GatewayState]:
+        """Return what these gateways answered last, of those of which that can be read."""
+        ...
+
+
+def left_by(book: LeftBook, lost: LostChange, *, all_back: bool) -> dict[Name, str]:
+    """Return which gateways of the change may serve its release still, each with why.
+
+    These have not reported that they are back. No return brings back what operators look after.
+
+    Args:
+        book: The ledger.
+        lost: A change without an end, whose gateways were brought back.
+        all_back: Whether all were that are not in quarantine.
+    """
+    fleet, now = lost.record.fleet, datetime.now(UTC)
+    why = {one.gateway: f"{IN_QUARANTINE} by {one.person}: {one.reason}" for one in book.quarantined(fleet)}
+    gateways = gateways_of(book, lost)
+    names = sorted(gateways & why.keys() if all_back else gateways)
+    if not names:
+        return {}
+    since = reports_count_since(book, lost) or now
+    known_good = {move.gateway: move.release for move in book.moves(fleet)}
+    at = book.said_at(fleet, now - since + timedelta(minutes=1))  # its clock goes on, and this is a bound
+    states = book.states_of(fleet, names)
+    answers = {name: Answer(states[name], at[name]) for name in states.keys() & at.keys()}
+    return {
+        name: why.get(name, "it has not reported that it is back")
+        for name in names
+        if not is_back(answers.get(name), known_good.get(name), since)
+    }
 
 
 def lost_changes(book: LostBook, fleet: str, but: str) -> tuple[LostChange, ...]:

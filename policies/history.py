@@ -3,7 +3,7 @@
 Both follow from what changes did to known-good, never from how they are called or when they were.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import takewhile
 
@@ -23,6 +23,7 @@ from policies.model.change import (
 from policies.model.errors import Conflict
 from policies.model.value import Name, Value
 from policies.planning.naming import named
+from policies.status.told import not_back
 
 LONGEST_UNTIL_AGAIN = timedelta(hours=1)
 
@@ -114,13 +115,16 @@ def unfinished_change(
     return idle
 
 
-def ending_of_lost(lost: LostChange, by: Name, *, all_back: bool = True) -> ChangeEnding:
+def ending_of_lost(
+    lost: LostChange, by: Name, *, all_back: bool = True, left: Mapping[Name, str] | None = None
+) -> ChangeEnding:
     """Return the end that is true of a change whose workflow does not run any more.
 
     Args:
         lost: The change, and what it left once its gateways were brought back.
         by: The change that brought them back.
         all_back: Whether it brought all of those back that it was to.
+        left: Its gateways that may serve its release still, each with why.
     """
     record, stand = lost.record, len(lost.before)
     outcome = Outcome.ROLLED_BACK
@@ -135,6 +139,9 @@ def ending_of_lost(lost: LostChange, by: Name, *, all_back: bool = True) -> Chan
     elif stand:
         outcome = Outcome.ROLLBACK_INCOMPLETE
         sentence = f"it ended in the middle; {by} left {named(sorted(lost.before))} on {record.release}"
+    elif left:
+        outcome = Outcome.ROLLBACK_INCOMPLETE
+        sentence = f"it ended in the middle; {by} brought gateways back{not_back(left)}"
     elif not all_back:
         sentence = f"it ended in the middle; {by} brought gateways back, and names those that are not"
     else:

