@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from temporalio import workflow
 from temporalio.exceptions import (
     ActivityError,
+    ChildWorkflowError,
     FailureError,
     WorkflowAlreadyStartedError,
     is_cancelled_exception,
@@ -83,10 +84,13 @@ from workflows.preflight import Preflight, PreflightOrder
 from workflows.reload import Reload, ReloadOrder, ReloadResult
 from workflows.restore import (
     PARTS_OF_RESTORE,
+    SLOWEST_BEGINNING,
     Restore,
     RestoreOrder,
     RestoreResult,
+    failed_report,
     left_by_hand,
+    left_of_failed,
     restore_of,
     restores_of,
 )
@@ -1307,7 +1311,14 @@ class Change:
             began=workflow.now(),
             within=min(ALONE_WITHIN, self._time_left) if self._order.bakes_on else None,
         )
-        return await self._until_restored(order, await self._begin_to_restore(order))
+        child = await self._begin_to_restore(order)
+        try:
+            return await self._until_restored(order, child)
+        except ChildWorkflowError as error:
+            if order.within is not None:
+                raise  # reconcile tries it again
+            await self._wait_after_failed(order, error, steps.NEXT_ROUND)
+        return await self._restored_meanwhile(order)
 
     @property
     def _left_by_hand(self) -> dict[str, dict[str, str]]:
@@ -1373,8 +1384,11 @@ class Change:
 
     async def _restored_meanwhile(self, order: RestoreOrder) -> RestoreResult:
         """Return what the restore reports at its end; it is begun anew when it has ended without a report."""
+        pause = steps.NEXT_ROUND
         while self._restored is None:
-            update = {"given_up_in": self._story.given_up, "lets_go": self._lets_go}
+            last = self._lets_go
+            given_up = self._story.given_up | self._left_by_hand
+            update = {"given_up_in": given_up, "lets_go": self._lets_go}
             order = order.model_copy(update=update | {"beginning": (order.beginning[0] + 1,)})
             try:
                 child = await self._begin_to_restore(order)
@@ -1383,9 +1397,28 @@ class Change:
                     await workflow.wait_condition(lambda: self._restored is not None, timeout=RESTORES_STILL)
                 if self._is_cut_amid_a_restore:
                     self._continue_as_new(order)
-            else:
+                continue
+            try:
                 return await self._until_restored(order, child)
+            except ChildWorkflowError as error:
+                if last:
+                    names = merged(given_up.values())
+                    return await left_of_failed(order.plan, order.keys, names, error)
+                pause = min(pause * 2, SLOWEST_BEGINNING)
+                await self._wait_after_failed(order, error, pause)
         return self._restored
+
+    async def _wait_after_failed(
+        self, order: RestoreOrder, error: ChildWorkflowError, pause: timedelta
+    ) -> None:
+        """Report that a restore has ended by itself, and wait: its gateways serve what is gone back from.
+
+        Once others need the fleet's lock it is begun again at once.
+        """
+        if len(order.keys) == 1:  # the parts of several go on
+            self._story.take_restore(failed_report(order, order.keys[0], sentence_of(error), 1))
+        with suppress(TimeoutError):
+            await workflow.wait_condition(lambda: self._lets_go, timeout=pause)
 
     @property
     def _time_left(self) -> timedelta:

@@ -327,27 +327,23 @@ class Restore:
 
     async def _left_without_a_turn(self, keys: tuple[PartKey, ...]) -> RestoreResult:
         """Return that no gateway of these parts is back: this was left before they went back."""
-        query = PartsQuery(plan=self._order.plan, keys=keys)
-        found = await control.ask(PlanActivities.find_members, query)
         given_up = merged(self._given_up_in.get(key.path, {}) for key in keys)
-        why = f"{self._left}: its turn had not come"
-        return RestoreResult(
-            back=0,
-            given_up={name: given_up.get(name, why) for name in found.gateways},
-            more_given_up=found.more,
-            took=timedelta(0),
+        return await left_as_they_are(
+            self._order.plan, keys, given_up, f"{self._left}: its turn had not come"
         )
 
     async def _restore_in_turn(self, part: RestoreOrder, turns: asyncio.Semaphore) -> RestoreResult | None:
         """Begin once it is this part's turn, which is over before its last gateway is back.
 
         A part that fails by itself is named, and begun again: its gateways serve what is gone back from.
+        Once others need the fleet's lock it is begun again at once, and for the last time.
 
         Returns:
             How the part went back, None where this was left before it did.
         """
         key, pause, begun = part.keys[0], part.pause, 0
         while not self._left:
+            last = begun > 0 and self._lets_go
             try:
                 async with turns:
                     if self._left:
@@ -364,11 +360,11 @@ class Restore:
                 self._troubles[key.path] = sentence_of(error)
                 workflow.logger.error("part %s does not go back: %s", key.path, sentence_of(error))
                 await self._report_failed(key, sentence_of(error), begun)
+                if last:
+                    given_up = self._given_up_in.get(key.path, {})
+                    return await left_of_failed(part.plan, part.keys, given_up, error)
                 with suppress(TimeoutError):
                     await workflow.wait_condition(lambda: self._lets_go, timeout=pause)
-                if self._lets_go:
-                    left = {f"part {key.path}": f"{LEFT}: {sentence_of(error)}"}
-                    return RestoreResult(back=0, given_up=left, took=timedelta(0))
                 pause = min(pause * 2, SLOWEST_BEGINNING)
             else:
                 self._troubles.pop(key.path, None)
@@ -969,18 +965,7 @@ class Restore:
         await self._say(report)
 
     async def _report_failed(self, part: PartKey, why: str, begun: int) -> None:
-        """Say in a part's place that it does not go back; what its next beginning says itself is newer."""
-        order = self._order
-        await self._say(
-            RestoreReport(
-                at=workflow.now(),
-                beginning=(*order.beginning, begun + 1),
-                part=part,
-                change=order.change,
-                reason=order.reason,
-                failed=why,
-            )
-        )
+        await self._say(failed_report(self._order, part, why, begun + 1))
 
     async def _say(self, report: RestoreReport) -> None:
         if self._order.listener is not None:  # going back never depends on whether it is received
@@ -1058,6 +1043,45 @@ class Restore:
                 }
             )
         )
+
+
+def failed_report(order: RestoreOrder, part: PartKey, why: str, begun: int) -> RestoreReport:
+    """Return in a part's place that it does not go back; what its next beginning says itself is newer."""
+    return RestoreReport(
+        at=workflow.now(),
+        beginning=(*order.beginning, begun),
+        part=part,
+        change=order.change,
+        reason=order.reason,
+        failed=why,
+    )
+
+
+async def left_of_failed(
+    plan: Digest, keys: tuple[PartKey, ...], given_up: Mapping[str, str], error: ChildWorkflowError
+) -> RestoreResult:
+    """Return that no gateway of parts that fail by themselves is known to be back: reconcile tries them."""
+    why = f"{LEFT}: {sentence_of(error)}"
+    try:
+        return await left_as_they_are(plan, keys, given_up, why)
+    except ActivityError as unread:
+        if is_cancelled_exception(unread):
+            raise
+        left = first_named([{f"part {key.path}": why for key in keys}])
+        return RestoreResult(back=0, given_up=left, took=timedelta(0))
+
+
+async def left_as_they_are(
+    plan: Digest, keys: tuple[PartKey, ...], given_up: Mapping[str, str], why: str
+) -> RestoreResult:
+    """Return that no gateway of these parts of the plan is back, each as it was given up or with that why."""
+    found = await control.ask(PlanActivities.find_members, PartsQuery(plan=plan, keys=keys))
+    return RestoreResult(
+        back=0,
+        given_up={name: given_up.get(name, why) for name in found.gateways},
+        more_given_up=found.more,
+        took=timedelta(0),
+    )
 
 
 async def left_by_hand(fleet: Name, members: Sequence[Member], off: Digest | None = None) -> dict[Name, str]:
