@@ -15,6 +15,7 @@ from temporalio import activity
 from activities.liveness import in_a_thread
 from activities.lost_changes import LeftBook, gateways_of, left_by, lost_changes
 from activities.quarantines import QuarantineBook, end_quarantines
+from activities.undecided_harm import HarmBook, require_decided
 from policies.drift import astray
 from policies.exposure import Exposure
 from policies.history import ending_of_lost, left_of_bake
@@ -35,7 +36,7 @@ from policies.model.release_tests import RELEASE_TESTED, Finding
 from policies.model.report import TakenOver
 from policies.model.status import Event
 from policies.model.value import Digest, Name, Value, digest_of
-from policies.model.verdict import Decision
+from policies.model.verdict import Basis, Decision
 from policies.status.told import Told
 
 MOST_TOGETHER = 500
@@ -63,6 +64,9 @@ class EventEntry(Value):
     key: str
     person: str = "penstock"
     fleet: Name | None = None
+    basis: Basis | None = Field(
+        default=None, exclude_if=lambda basis: basis is None, description="what operators decide about"
+    )
 
 
 class TestsEntry(Value):
@@ -131,6 +135,8 @@ class DueBake(Value):
     """Gateways for which a change that has not ended answers."""
     not_back: tuple[Name, ...] = ()
     """Gateways that failed alone, of which operators were notified that they are not back."""
+    asked: tuple[Basis, ...] = ()
+    """The harm about which operators were asked, whatever they decided."""
 
 
 class BakesQuery(Value):
@@ -158,7 +164,7 @@ class ByHandEntry(Value):
     """Since when those of them were left out that were, when that was found."""
 
 
-class LedgerBook(QuarantineBook, LeftBook, Protocol):
+class LedgerBook(QuarantineBook, LeftBook, HarmBook, Protocol):
     """The database of what was, is allowed and is good; every write may be repeated."""
 
     def record_verdict(self, rollout: str, wave: int, decision: Decision, at: datetime) -> None:
@@ -260,7 +266,7 @@ class LedgerActivities:
     async def record_event(self, entry: EventEntry) -> None:
         """Ensure that the event is in the audit record, from which notices are sent."""
         write = partial(self._book.audit, fleet=entry.fleet)
-        body = {"sentence": entry.sentence}
+        body = entry.model_dump(mode="json", include={"sentence", "basis"})
         key = digest_of(entry.key.encode())
         await in_a_thread(write, entry.person, "workflow", entry.action, entry.subject, body, key)
 
@@ -283,8 +289,20 @@ class LedgerActivities:
 
     @activity.defn(name="require_open")
     async def require_open(self, name: str) -> None:
-        """Return if the change has no end yet; ChangeEnded when it has one."""
-        await in_a_thread(self._book.require_open, name)
+        """Return if the change may begin its next wave.
+
+        Raises:
+            ChangeEnded: It has ended.
+            Refused: It has begun no wave yet, and harm after a promotion of its fleet waits for a decision.
+        """
+        await in_a_thread(self._require_open, name)
+
+    def _require_open(self, name: str) -> None:
+        self._book.require_open(name)
+        change, story = self._book.change(name), self._book.story(name)
+        has_begun = story is not None and story.told.begun > 0
+        if change.kind is ChangeKind.UPGRADE and not has_begun:
+            require_decided(self._book, change.fleet)
 
     @activity.defn(name="close_change")
     async def close_change(self, ending: ChangeEnding) -> None:
@@ -340,8 +358,15 @@ class LedgerActivities:
         if not found:
             return ()
         left_to, not_back = self._left_to(fleet), self._book.not_taken_back(fleet).keys()
+        told = self._book.harm_told(fleet)
         return tuple(
-            due.model_copy(update={"left_to": left_to, "not_back": tuple(sorted(gateways & not_back))})
+            due.model_copy(
+                update={
+                    "left_to": left_to,
+                    "not_back": tuple(sorted(gateways & not_back)),
+                    "asked": told[due.change].bases if due.change in told else (),
+                }
+            )
             for due, gateways in found
         )
 

@@ -19,6 +19,7 @@ from policies.model.instance import GatewayState
 from policies.model.plan_part import Member, PlanHeader
 from policies.model.value import Name
 from policies.planning.cohorts import LEFT_OUT, SET_ASIDE
+from policies.status.told import Told
 
 
 class LastStory(Protocol):
@@ -27,6 +28,11 @@ class LastStory(Protocol):
     @property
     def order(self) -> ChangeOrder:
         """What was asked of it, with the plan by which it went."""
+        ...
+
+    @property
+    def told(self) -> Told:
+        """What it reported."""
         ...
 
 

@@ -16,7 +16,7 @@ from policies.model.fleet import Automation
 from policies.model.report import TakenOver, WatchReport
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Basis, Decision
-from policies.notices.entries import UNWATCHED
+from policies.notices.entries import HARM, TO_DECIDE, UNWATCHED
 from policies.planning.naming import named
 from policies.votes import basis_of_harm
 from workflows import control, steps
@@ -58,6 +58,8 @@ class BakeOrder(Value):
     """Gateways for which a later change answers already."""
     not_back: tuple[Name, ...] = ()
     """Gateways that failed alone and were not back when the watch before this one ended."""
+    asked: tuple[Basis, ...] = ()
+    """The harm about which operators were asked by the watches before this one."""
 
 
 class BakeResult(Value):
@@ -96,7 +98,7 @@ class Bake:
         """The plan of the change that has ended this."""
         self._stands = True
         """Whether anything that the change has promoted, or is promoting, still stands."""
-        self._proposed: tuple[Basis, ...] = ()
+        self._proposed = order.asked
         """The harm about which operators were asked, each as their votes are bound to it."""
 
     @workflow.run
@@ -321,10 +323,11 @@ class Bake:
         """Ask an operator to decide; return whether that is written down."""
         order = self._order
         entry = EventEntry(
-            action="harm found after the promotion",
+            action=HARM,
             fleet=order.fleet,
             subject=f"{order.fleet}/{order.change}",
-            sentence=f"{decision.reason}; a person decides whether to go back",
+            sentence=f"{decision.reason}{TO_DECIDE}",
+            basis=basis_of_harm(decision),
             key=f"{workflow.info().run_id} harm {len(self._proposed)}",
         )
         return await control.note(LedgerActivities.record_event, entry, entry.action)
@@ -469,4 +472,5 @@ def _rest_of(fleet: str, due: DueBake) -> BakeOrder:
         source=due.source,
         left_to=due.left_to,
         not_back=due.not_back,
+        asked=due.asked,
     )

@@ -30,6 +30,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.drivers.daemon.ocserv.settings import require_settings
+from activities.undecided_harm import require_decided, undecided_harm
 from orchestrator.engine.histories import value_given
 from orchestrator.engine.task_timeout import task_within
 from orchestrator.service.background import PLANS
@@ -57,9 +58,10 @@ from policies.model.people import Via
 from policies.model.plan import Plan, ReleaseRef, Strategy
 from policies.model.plan_part import PlanHeader
 from policies.model.status import ChangeStatus
-from policies.model.value import Digest
+from policies.model.value import Digest, digest_of
 from policies.model.way_back import RollbackAsked, RollbackPreview
 from policies.model.windows import WindowOverride
+from policies.notices.entries import HARM_ACCEPTED
 from policies.planning.naming import named
 from policies.planning.plan import plan as make_plan
 from policies.planning.pools import POOLS, in_the_way
@@ -238,7 +240,10 @@ class ChangeService:
 
         Raises:
             Conflict: Another change is under way.
+            Refused: Harm after a promotion of the fleet waits for an operator's decision.
         """
+        if await self.begun_before(key) is None:
+            await asyncio.to_thread(require_decided, self.ledger, plan.fleet.name)
         digest = await asyncio.to_thread(self.ledger.record_plan, plan, person)
         order = ChangeOrder(
             fleet=plan.fleet.name,
@@ -747,6 +752,23 @@ class ChangeService:
                 raise Conflict(f"no change of {fleet} is under way") from error
             return await self._store(fleet, command, error)
         return answer
+
+    async def accept_harm(self, fleet: str, command: Command, via: Via) -> CommandReceipt | None:
+        """Write down that an operator accepts the harm found after promotions; None where there is none.
+
+        Upgrades may begin then. Harm that another gate shows later is reported, and decided, anew.
+        """
+        found = await self._ask(partial(undecided_harm, self.ledger, fleet))
+        for change, harm in found.items():
+            body = {"reason": command.reason, "sentence": harm}
+            subject, key = f"{fleet}/{change}", digest_of(f"{command.id} {change}".encode())
+            entry = partial(self.ledger.audit, command.person, via, HARM_ACCEPTED, subject, body, key)
+            await self._ask(partial(entry, fleet=fleet))
+        if not found:
+            return None
+        accepted = "; ".join(f"after {change}: {harm}" for change, harm in found.items())
+        said = f"Accepted: harm {accepted}. The next upgrade may begin"
+        return CommandReceipt(id=command.id, accepted=True, sentence=said, change=next(iter(found)))
 
     async def _run_of(self, fleet: str) -> str:
         """Return which change of the fleet is under way now, as the engine names it."""

@@ -15,7 +15,15 @@ from policies.model.change import PENSTOCK, ChangeRecord
 from policies.model.drain import DRAIN_OVER
 from policies.model.people import Via
 from policies.model.status import Event
-from policies.notices.entries import NOT_TAKEN_BACK, RETURNED, TAKEN_BACK
+from policies.model.verdict import HarmTold
+from policies.notices.entries import (
+    HARM,
+    HARM_ACCEPTED,
+    NOT_TAKEN_BACK,
+    RETURNED,
+    TAKEN_BACK,
+    harm_after,
+)
 
 BY_PEOPLE = (Via.CLI.value, Via.API.value, Via.WEB.value, Via.CHAT.value)
 
@@ -94,6 +102,16 @@ class NoticeFacts(Book):
         )
         with reading(self._engine) as connection:
             return connection.execute(wanted.limit(1)).first() is not None
+
+    def harm_told(self, fleet: str) -> dict[str, HarmTold]:
+        """Return the harm that was found after promotions, by change, the oldest first."""
+        table, found = tables.audit, dict[str, HarmTold]()
+        mine = (table.c.fleet == fleet, table.c.action.in_((HARM, HARM_ACCEPTED)))
+        with reading(self._engine) as connection:
+            for row in connection.execute(select(table).where(*mine).order_by(table.c.seq)):
+                change = row.subject.partition("/")[2]
+                found[change] = harm_after(found.get(change), row.action, json.loads(row.body))
+        return found
 
     def not_taken_back(self, fleet: str) -> dict[str, str]:
         """Return why gateways that failed alone on a passed release still serve it, by name.

@@ -134,6 +134,17 @@ class Basis(Value):
         return same and {*now.against} <= {*self.against}
 
 
+class HarmTold(Value):
+    """The harm after a promotion about which operators were asked."""
+
+    sentence: str
+    """The last of it."""
+    bases: tuple[Basis, ...]
+    """All of it, each as a decision is bound to it."""
+    accepted: bool
+    """Whether an operator has accepted it."""
+
+
 class VerdictRow(Value):
     """One decision of a wave, as the ledger keeps it."""
 

@@ -6,14 +6,18 @@ from typing import Any, NamedTuple
 
 from policies.model.approval import APPROVAL_AWAITED, PLAN_APPROVED
 from policies.model.audit import AuditEntry
+from policies.model.change import PENSTOCK_WATCH
 from policies.model.drain import DRAIN_OVER, DrainEvent
 from policies.model.offer import Offer, Verb
+from policies.model.verdict import Basis, HarmTold
 from policies.notices.changes import Fact
 from policies.notices.occurrences import Subject
 from policies.notices.states import NoticeState
 
 QUARANTINED, RETURNED = "gateway quarantined", "gateway returned"
-HARM = "harm found after the promotion"
+HARM, HARM_ACCEPTED = "harm found after the promotion", "harm after the promotion accepted"
+TO_DECIDE = "; a person decides whether to go back"
+"""How the sentence of such harm ends."""
 UNWATCHED, WATCHED = "promoted release not watched", "promoted release watched again"
 STEERED_BY_HAND = "gateways steered by hand"
 NOT_TAKEN_BACK, TAKEN_BACK = "gateway not taken back", "gateway taken back"
@@ -22,6 +26,7 @@ ACTIONS = PLANS | {
     QUARANTINED,
     RETURNED,
     HARM,
+    HARM_ACCEPTED,
     UNWATCHED,
     WATCHED,
     STEERED_BY_HAND,
@@ -54,7 +59,7 @@ def told_by(entry: AuditEntry) -> Told | None:
         return None
     body = _body(entry.body)
     first, _, rest = entry.subject.partition("/")
-    if entry.action in {HARM, UNWATCHED, WATCHED, NOT_TAKEN_BACK, TAKEN_BACK}:
+    if entry.action in {HARM, HARM_ACCEPTED, UNWATCHED, WATCHED, NOT_TAKEN_BACK, TAKEN_BACK}:
         return _of_bake(entry, fleet, rest, str(body.get("sentence", "")))
     if entry.action in {QUARANTINED, RETURNED, STEERED_BY_HAND}:
         return _of_gateway(entry, fleet, rest, body)
@@ -74,14 +79,30 @@ def told_by(entry: AuditEntry) -> Told | None:
     )
 
 
+def harm_after(before: HarmTold | None, action: str, body: Mapping[str, Any]) -> HarmTold:
+    """Return what is known of the harm after a promotion by one more entry of it."""
+    said = str(body.get("sentence", "")).removesuffix(TO_DECIDE)
+    bases = before.bases if before is not None else ()
+    if action == HARM and body.get("basis") is not None:
+        bases = (*bases, Basis.model_validate(body["basis"]))
+    return HarmTold(sentence=said, bases=bases, accepted=action == HARM_ACCEPTED)
+
+
+def answers_to_harm(fleet: str) -> tuple[Offer, ...]:
+    """Return how operators decide about harm that was found after a promotion: roll back, or accept it."""
+    accept = Offer(verb=Verb.RESUME, fleet=fleet, hold_of=PENSTOCK_WATCH)
+    return Offer(verb=Verb.ROLL_BACK, fleet=fleet), accept
+
+
 def _of_bake(entry: AuditEntry, fleet: str, change: str, reason: str) -> Told:
     """Return that a promoted release does harm, whether it is watched at all, and whom it left behind."""
     if entry.action in {NOT_TAKEN_BACK, TAKEN_BACK}:
         return _of_failed(entry, fleet, change, reason)
+    if entry.action == HARM_ACCEPTED:
+        return Told(Subject(change, fleet, change), None, NoticeState.HARM_FOUND)
     if entry.action == HARM:
         said = f"{fleet}: harm was found after {change} was promoted: {reason}"
-        back = Offer(verb=Verb.ROLL_BACK, fleet=fleet)
-        fact = Fact(NoticeState.HARM_FOUND, said, offers=(back,), mark=str(entry.seq))
+        fact = Fact(NoticeState.HARM_FOUND, said, offers=answers_to_harm(fleet), mark=str(entry.seq))
         return Told(Subject(change, fleet, change), fact, None)
     subject = Subject(f"{fleet}/{change}/watch", fleet, change)
     if entry.action == WATCHED:

@@ -17,6 +17,7 @@ from orchestrator.store.ledger import Ledger
 from policies.model.approval import APPROVAL_AWAITED
 from policies.model.change import (
     PENSTOCK,
+    PENSTOCK_WATCH,
     ChangeEnding,
     ChangeKind,
     ChangeOpening,
@@ -28,6 +29,7 @@ from policies.model.change import (
 )
 from policies.model.drain import DRAIN_OVER, DrainEvent
 from policies.model.notice import Notice, NoticeLevel, Occasion
+from policies.model.offer import Verb
 from policies.model.plan import Plan
 from policies.model.status import Event
 from policies.model.windows import WindowAnswer
@@ -35,6 +37,7 @@ from policies.notices.changes import BLIND_FOR
 from policies.notices.entries import (
     ACTIONS,
     HARM,
+    HARM_ACCEPTED,
     NOT_TAKEN_BACK,
     STEERED_BY_HAND,
     TAKEN_BACK,
@@ -331,6 +334,20 @@ def test_nothing_that_the_engine_reports_ends_while_it_does_not_answer(ledger: L
     assert waits == {NoticeState.WEDGED, NoticeState.UNBEGUN, NoticeState.PART_AWAY}
 
 
+def test_harm_after_a_promotion_needs_nobody_any_more_once_it_is_accepted(
+    ledger: Ledger,
+) -> None:
+    stage = Stage(ledger)
+    stage.entry(HARM, "edge/edge-1")
+    (waits,) = ledger.waiting_notices()
+    assert [(offer.verb, offer.hold_of) for offer in waits.notice.offers] == [
+        (Verb.ROLL_BACK, None),
+        (Verb.RESUME, PENSTOCK_WATCH),
+    ]
+    stage.entry(HARM_ACCEPTED, "edge/edge-1")
+    assert ledger.waiting_notices() == ()
+
+
 def test_a_release_that_is_promoted_after_one_that_was_not_watched_settles_that(ledger: Ledger) -> None:
     """C1."""
     stage = Stage(ledger)
@@ -412,6 +429,8 @@ def test_each_entry_that_says_something_to_people_is_told_or_settles_what_was(
         left_out(stage)
     elif action == WATCHED:
         stage.entry(UNWATCHED, subject)
+    elif action == HARM_ACCEPTED:
+        stage.entry(HARM, subject)
     elif action == TAKEN_BACK:
         stage.entry(NOT_TAKEN_BACK, subject)
     before = {one.notice.key for one in ledger.waiting_notices()}
