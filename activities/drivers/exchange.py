@@ -1,8 +1,9 @@
 """One HTTP request to a peer that may be hostile: one deadline for everything, and a bound on what it sends.
 
 Timeouts of HTTP clients hold for each read: a peer that sends a byte a second lasts for ever. Here every wait
-ends at the deadline, bytes are counted as they come off the connection (head and chunk lines too), bodies are
-taken without an encoding, and redirects and proxies are followed nowhere.
+ends at the deadline, name servers included. Bytes are counted as they come off the connection (head and chunk
+lines too), bodies are taken without an encoding, and redirects are not followed. A proxy is used only where
+the caller wants that of the environment.
 """
 
 import base64
@@ -10,10 +11,13 @@ import io
 import socket
 import ssl
 import time
+import urllib.request
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, NamedTuple, Self, cast
 from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+from activities.drivers.addresses import addresses_of
 
 MOST_HEAD = 64 * 1024
 """Bytes that a peer may send beside a body: its head, and the lines of chunks."""
@@ -25,6 +29,17 @@ _IN_TARGETS = "/%:=&?~+!$,;'@()*[]-._"
 
 class NotAnswered(Exception):
     """There is no whole answer; the text has the reason in one line."""
+
+
+class _Proxy(NamedTuple):
+    host: str
+    port: int
+    login: dict[str, str]
+    """The header by which it knows its caller; empty where it asks for none."""
+
+    @property
+    def named(self) -> str:
+        return f"proxy {self.host}:{self.port}"
 
 
 class Answered(NamedTuple):
@@ -53,6 +68,8 @@ def exchange(
     method: str = "GET",
     content: bytes | None = None,
     headers: Mapping[str, str] | None = None,
+    cut: bool = False,
+    proxied: bool = False,
 ) -> Answered:
     """Send one request and return its answer, whatever its status; this blocks its thread.
 
@@ -64,34 +81,44 @@ def exchange(
         method: Of the request.
         content: The body of the request.
         headers: Of the request, beside those that each request has.
+        cut: Whether a longer body, or one with an encoding, is cut, and no reason to refuse the answer.
+        proxied: Whether the proxy of the environment is used (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`).
 
     Raises:
         NotAnswered: It cannot be reached, is too slow, sends too much, or does not speak HTTP.
     """
+    by = ""
     try:
         parts = urlsplit(url)
         host = (parts.hostname or "").encode("idna").decode()
         port = parts.port or (443 if parts.scheme == "https" else 80)
         if parts.scheme not in {"http", "https"} or not host:
             raise NotAnswered("its address is no URL of http or https")
+        proxy = _proxy_of(parts.scheme, host, port) if proxied else None
+        by = f" ({proxy.named})" if proxy is not None else ""
         with _Wire(seconds, most + MOST_HEAD) as wire:
-            wire.connect(host, port, tls if parts.scheme == "https" else None)
+            wire.connect(*(proxy[:2] if proxy is not None else (host, port)))
+            target, named = _target(parts), _named(parts, host)
+            if parts.scheme == "https":
+                if proxy is not None:
+                    _tunnel(wire, proxy, host, port)
+                wire.begin_tls(tls, host)
+            elif proxy is not None:
+                target, named = f"http://{named['Host']}{target}", named | proxy.login
             connection = HTTPConnection(host, port)
             connection.sock = cast(Any, wire)
             sent = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "penstock"}
-            connection.request(
-                method, _target(parts), content, sent | _named(parts, host) | dict(headers or {})
-            )
+            connection.request(method, target, content, sent | named | dict(headers or {}))
             answer = connection.getresponse()
-            return Answered(answer.status, _body(answer, most))
+            return Answered(answer.status, _body(answer, most, cut=cut))
     except TimeoutError as error:
-        raise NotAnswered(f"it did not answer within {seconds:g} s") from error
+        raise NotAnswered(f"it did not answer within {seconds:g} s{by}") from error
     except ssl.SSLError as error:
-        raise NotAnswered(str(error)) from error
+        raise NotAnswered(f"{error}{by}") from error
     except OSError as error:
-        raise NotAnswered(error.strerror or type(error).__name__) from error
+        raise NotAnswered(f"{error.strerror or str(error) or type(error).__name__}{by}") from error
     except (HTTPException, ValueError) as error:
-        raise NotAnswered(f"it does not answer as HTTP requires: {type(error).__name__}") from error
+        raise NotAnswered(f"it does not answer as HTTP requires: {type(error).__name__}{by}") from error
 
 
 class _Wire:
@@ -110,9 +137,9 @@ class _Wire:
         if self._socket is not None:
             self._socket.close()
 
-    def connect(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+    def connect(self, host: str, port: int) -> None:
         """Connect to the first address that answers; each has an equal part of the time that is left."""
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = addresses_of(host, port, self._left())
         failure: OSError = OSError("it has no address")
         for number, (family, kind, protocol, _, address) in enumerate(found):
             made = socket.socket(family, kind, protocol)
@@ -124,11 +151,12 @@ class _Wire:
                 failure = error
                 continue
             self._socket = made
-            if tls is not None:
-                made.settimeout(self._left())
-                self._socket = tls.wrap_socket(made, server_hostname=host)
             return
         raise failure
+
+    def begin_tls(self, tls: ssl.SSLContext, host: str) -> None:
+        """Verify the peer, which is this host."""
+        self._socket = tls.wrap_socket(self._ready(), server_hostname=host)
 
     def sendall(self, content: bytes) -> None:
         self._ready().sendall(content)
@@ -174,17 +202,44 @@ class _Received(io.RawIOBase):
         return self._wire.receive(memoryview(buffer).cast("B"))
 
 
-def _body(answer: HTTPResponse, most: int) -> bytes:
-    if answer.getheader("content-encoding", "identity").strip().lower() != "identity":
+def _proxy_of(scheme: str, host: str, port: int) -> _Proxy | None:
+    """Return the proxy that the environment has for the peer, None where it has none."""
+    proxies = urllib.request.getproxies()
+    url = proxies.get(scheme) or proxies.get("all")
+    if not url or urllib.request.proxy_bypass(f"{host}:{port}"):
+        return None
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme != "http" or not parts.hostname:
+        raise NotAnswered(f"the proxy of the environment for {scheme} is no URL of http")
+    return _Proxy(parts.hostname, parts.port or 80, _login(parts, "Proxy-Authorization"))
+
+
+def _tunnel(wire: _Wire, proxy: _Proxy, host: str, port: int) -> None:
+    """Have the proxy connect to the peer (RFC 9110, section 9.3.6)."""
+    to = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = [
+        f"CONNECT {to} HTTP/1.1",
+        f"Host: {to}",
+        *(f"{name}: {said}" for name, said in proxy.login.items()),
+    ]
+    wire.sendall("\r\n".join([*lines, "", ""]).encode())
+    answer = HTTPResponse(cast(Any, wire), method="CONNECT")
+    answer.begin()
+    if not 200 <= answer.status < 300:  # noqa: PLR2004 - HTTP's own
+        raise NotAnswered(f"the {proxy.named} does not connect to it: it answers {answer.status}")
+
+
+def _body(answer: HTTPResponse, most: int, *, cut: bool) -> bytes:
+    if not cut and answer.getheader("content-encoding", "identity").strip().lower() != "identity":
         raise NotAnswered("it sends an encoded body, which was not accepted")
-    if (answer.length or 0) > most:
+    if not cut and (answer.length or 0) > most:
         raise NotAnswered(f"it announces {answer.length} bytes; at most {most} are read")
-    body = bytearray()
-    while piece := answer.read(_PIECE):
+    body, end = bytearray(), most if cut else most + 1
+    while len(body) < end and (piece := answer.read(min(_PIECE, end - len(body)))):
         body += piece
-        if len(body) > most:
-            raise NotAnswered(f"it sends more than {most} bytes")
-    if answer.length:
+    if len(body) > most:
+        raise NotAnswered(f"it sends more than {most} bytes")
+    if answer.length and len(body) < end:
         raise NotAnswered(f"it broke off with {answer.length} bytes to go")
     return bytes(body)
 
@@ -197,8 +252,12 @@ def _target(parts: SplitResult) -> str:
 def _named(parts: SplitResult, host: str) -> dict[str, str]:
     """Return the headers that follow from the address."""
     named = f"[{host}]" if ":" in host else host
-    found = {"Host": named if parts.port is None else f"{named}:{parts.port}"}
-    if parts.username is not None:
-        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        found["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
-    return found
+    return {"Host": named if parts.port is None else f"{named}:{parts.port}"} | _login(parts, "Authorization")
+
+
+def _login(parts: SplitResult, header: str) -> dict[str, str]:
+    """Return the name and password of an address as that header has them; nothing where it has none."""
+    if parts.username is None:
+        return {}
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {header: f"Basic {base64.b64encode(login.encode()).decode()}"}

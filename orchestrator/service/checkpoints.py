@@ -270,6 +270,7 @@ def to_webhook(url: str) -> Sink:
                 method="POST",
                 content=line.encode(),
                 headers={"Content-Type": "application/json"},
+                proxied=True,
             )
         except NotAnswered as error:
             raise Unavailable(f"{host}: {error}") from error

@@ -288,6 +288,7 @@ def _asked(place: str, tls: ssl.SSLContext, form: bytes | None = None) -> Answer
         method=method,
         content=form,
         headers=headers,
+        proxied=True,
     )
 
 

@@ -18,7 +18,7 @@ from activities.refusals import DownloadFailed, TransportRefused
 from policies.model.errors import BadInput, PenstockError
 from tests.fakes.hostile import HostileServer, Peer, Request, Script, blob_server
 from tests.fakes.registry import FakeRegistry
-from tests.fakes.silent import unreachable_server
+from tests.fakes.silent import silent_name_servers, unreachable_server
 from tests.fakes.stage import Stage
 from tests.patience import PATIENCE, until
 
@@ -89,6 +89,20 @@ async def test_a_connection_that_no_packet_answers_ends_soon_after_its_step() ->
     with unreachable_server() as address:
         transport = Transport([address], deadline_seconds=60)
         get = partial(transport.get, f"{address}/x", most=1, deadline=transport.deadline())
+        step = asyncio.create_task(transport.beside(get))
+        await until(lambda: "connect_tcp" in fetching())
+        step.cancel()
+        started = time.monotonic()
+        with pytest.raises(asyncio.CancelledError):
+            await step
+        assert time.monotonic() - started < 4
+
+
+async def test_name_servers_that_do_not_answer_keep_no_download_after_its_step() -> None:
+    """R4: `getaddrinfo` alone took half a minute, whatever deadline the download had."""
+    with silent_name_servers():
+        transport = Transport(["https://repository.example"], deadline_seconds=60)
+        get = partial(transport.get, "https://repository.example/x", most=1, deadline=transport.deadline())
         step = asyncio.create_task(transport.beside(get))
         await until(lambda: "connect_tcp" in fetching())
         step.cancel()

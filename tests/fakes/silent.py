@@ -1,11 +1,16 @@
 """A server that accepts connections and answers nothing: a Vault, or a repository, that hangs."""
 
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.patience import PATIENCE
 
 
 @contextmanager
@@ -36,3 +41,36 @@ def unreachable_server() -> Iterator[str]:
             one.setblocking(False)
             one.connect_ex(listening.getsockname())
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@contextmanager
+def silent_name_servers(*, numeric: bool = True) -> Iterator[set[str]]:
+    """Have no name server answer this process; give the names that were looked up.
+
+    Without `numeric` addresses are names, too.
+    """
+    over, found, names = threading.Event(), socket.getaddrinfo, set[str]()
+
+    def lookup(host: str, port: int, *, type: int, flags: int = 0) -> Any:  # noqa: A002 - its own name
+        if flags & socket.AI_NUMERICHOST:
+            if numeric:
+                return found(host, port, type=type, flags=flags)
+            raise socket.gaierror(socket.EAI_NONAME, "it is no address")
+        names.add(host)
+        over.wait(PATIENCE)
+        raise socket.gaierror(socket.EAI_AGAIN, "no name server has answered")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", lookup)
+        try:
+            yield names
+        finally:
+            over.set()
+            deadline = time.monotonic() + PATIENCE
+            while lookups() and time.monotonic() < deadline:
+                time.sleep(0.01)
+
+
+def lookups() -> int:
+    """Return how many threads of this process wait for name servers."""
+    return sum(one.name == "names" for one in threading.enumerate())

@@ -16,6 +16,8 @@ from policies.model.drain import DrainEnding
 from policies.model.errors import BadInput, Conflict, Unavailable
 from policies.model.people import Caller, Role, Via
 from tests.fakes.audit_record import attack, edit, noted
+from tests.fakes.connect_proxy import connect_proxy
+from tests.fakes.hostile_peer import hostile, named_by, says
 from tests.service.command_line import CommandLine
 from tests.service.test_api import added, token, under_way
 
@@ -74,6 +76,21 @@ def test_an_address_that_is_away_is_named_without_its_path(
     found.note()
     assert "127.0.0.1: Connection refused" in caplog.text
     assert "a-secret-of-ours" not in caplog.text
+
+
+def test_a_checkpoint_reaches_a_receiver_outside_through_the_proxy_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls, authority = named_by(tmp_path / "ca", "log.corp.example")
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    took = says(b"HTTP/1.1 204 No Content\r\n\r\n")
+    with hostile(took, tls) as receiver, connect_proxy(receiver.port) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        to_webhook("https://log.corp.example/hooks/a-secret-of-ours")("a checkpoint")
+        assert receiver.requests[0].startswith(b"POST /hooks/a-secret-of-ours HTTP/1.1\r\n")
+        assert b"a-secret-of-ours" not in proxy.requests[0]
 
 
 def test_a_process_without_the_key_verifies_checkpoints_and_signs_none(

@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import jwt
 import pytest
@@ -14,7 +15,8 @@ from orchestrator.service.identity import MOST_BYTES, MOST_KEYS, IdentityProvide
 from orchestrator.service.login_attempts import LoginAttempt
 from policies.model.errors import NotAllowed, Unavailable
 from policies.model.people import Oidc
-from tests.fakes.hostile_peer import HEAD, Behaviour, HostilePeer, endless, hostile, says
+from tests.fakes.connect_proxy import connect_proxy
+from tests.fakes.hostile_peer import HEAD, Behaviour, HostilePeer, endless, hostile, named_by, says
 from tests.patience import PATIENCE
 
 SOON = 0.3
@@ -90,6 +92,29 @@ def test_a_document_that_drips_ends_at_its_deadline_and_the_next_one_is_read(
         assert "did not answer within" in str(read(provider))
     peer.behaves = well(peer)
     assert read(provider) is None
+
+
+def test_a_provider_outside_is_reached_through_the_proxy_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Companies reach it through a proxy: `HTTPS_PROXY` was read no more, and no login was possible."""
+    tls, authority = named_by(tmp_path / "ca", "login.corp.example")
+    authority.chmod(0o600)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with hostile(tls=tls) as outside, connect_proxy(outside.port) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        outside.url = "https://login.corp.example"
+        outside.behaves = well(outside, code=says(document({"id_token": "a.b.c"})))
+        found = Oidc(issuer=outside.url, audience="penstock", client="penstock")
+        provider = IdentityProvider(found, authority)
+        assert read(provider) is None
+        with pytest.raises(NotAllowed):
+            provider.redeemed("code", LoginAttempt.begun("browser", "/"), "https://penstock/login/callback")
+        paths = [one.split()[1] for one in outside.requests]
+        targets = {one.split(b"\r\n")[0] for one in proxy.requests}
+    assert paths[:3] == [b"/.well-known/openid-configuration", b"/jwks", b"/token"]
+    assert targets == {b"CONNECT login.corp.example:443 HTTP/1.1"}
 
 
 @pytest.mark.parametrize("drips", [True, False], ids=["drips", "endless"])

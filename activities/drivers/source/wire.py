@@ -15,6 +15,7 @@ import httpcore
 import httpx
 
 from activities.drivers import header_lines  # noqa: F401 - the pattern that it sets
+from activities.drivers.addresses import addresses_of
 from activities.refusals import DownloadFailed
 
 CONNECT_SECONDS = 10.0
@@ -153,12 +154,28 @@ class Backend(httpcore.NetworkBackend):
         while True:
             seconds = self._deadline.left(CONNECT_TRY_SECONDS)
             try:
-                stream = self._inner.connect_tcp(host, port, seconds, local_address, socket_options)
+                stream = self._connected(host, port, seconds, local_address, socket_options)
             except httpcore.ConnectTimeout:
                 if time.monotonic() >= end:
                     raise
             else:
                 return DeadlineStream(stream, self._deadline, plain=True)
+
+    def _connected(self, host: str, port: int, seconds: float, *more: Any) -> httpcore.NetworkStream:
+        """Connect to the first address that answers; name servers and each address have so many seconds."""
+        try:
+            found = addresses_of(host, port, seconds)
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout(str(error)) from error
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        for *_, address in found:
+            try:
+                return self._inner.connect_tcp(address[0], port, self._deadline.left(seconds), *more)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
 
 
 class DeadlineStream(httpcore.NetworkStream):
