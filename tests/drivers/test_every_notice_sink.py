@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from activities.drivers.notices import posting, smtp
 from activities.drivers.notices.composing import sink_of
 from activities.drivers.notices.port import Sink, Undelivered
 from activities.drivers.notices.secret import without
@@ -35,6 +37,7 @@ from tests.fakes.notice_sinks import (
     receiver,
     written,
 )
+from tests.fakes.silent import silent_name_servers
 
 TOLD = sorted(MODELS.keys() - ASK_BY_THEMSELVES)
 BY_HTTP = [kind for kind in TOLD if issubclass(MODELS[kind], HttpSink)]
@@ -251,6 +254,49 @@ def test_a_receiver_that_never_ends_its_answer_is_given_up(kind: str, tmp_path: 
                 await told(it, Delivery(sink="it", notice=NOTICE), timedelta(seconds=1))
 
     asyncio.run(tell())
+
+
+@pytest.mark.parametrize("kind", TOLD)
+def test_name_servers_that_do_not_answer_take_no_longer_than_the_deadline(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (posting, smtp):
+        monkeypatch.setattr(module, "DEADLINE", timedelta(seconds=0.3))
+    with silent_name_servers(numeric=False), pytest.raises(Undelivered) as undelivered:
+        asyncio.run(told(sink(kind, tmp_path, 9), Delivery(sink="it", notice=NOTICE)))
+    assert str(undelivered.value) in {
+        "it did not answer within 0.3 s",
+        "it cannot be reached: no name server answers for 127.0.0.1",
+    }
+
+
+@pytest.mark.parametrize("kind", BY_HTTP)
+def test_an_answer_in_single_bytes_takes_no_time_of_the_workers_event_loop(kind: str, tmp_path: Path) -> None:
+    """Each chunk of one byte was parsed on the event loop: 64 KiB of them kept every other step waiting."""
+
+    def talk(connection: socket.socket) -> None:
+        of(kind).hears(connection)
+        connection.sendall(
+            b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 20_000
+        )
+        connection.sendall(b"0\r\n\r\n")
+
+    async def tell() -> float:
+        began = time.thread_time()
+        await told(it, Delivery(sink="it", notice=NOTICE))
+        return time.thread_time() - began
+
+    with receiver(talk) as port:
+        it = sink(kind, tmp_path, port)
+        it.ready()  # reads the authorities, which are kept
+        assert asyncio.run(tell()) < 0.1
+
+
+@pytest.mark.parametrize("kind", BY_HTTP)
+def test_a_receiver_that_took_a_notice_may_answer_more_than_is_read(kind: str, tmp_path: Path) -> None:
+    with answering(of(kind), 202, lambda _: b"flood " * 100_000) as (port, _):
+        answer = asyncio.run(told(sink(kind, tmp_path, port), Delivery(sink="it", notice=NOTICE)))
+    assert answer.startswith("it answers 202: flood")
 
 
 @pytest.mark.parametrize("kind", TOLD)

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from activities.drivers import header_lines
-from activities.drivers.notices import posting
 from activities.drivers.source import wire
 from orchestrator import request_heads
 from orchestrator.enrolment import host
@@ -27,7 +26,7 @@ def test_a_line_is_read_as_h11_itself_reads_it(line: bytes) -> None:
 
 def test_every_parser_of_this_process_has_the_pattern() -> None:
     assert readers.header_field_re is header_lines.LINE
-    assert {one.header_lines for one in (posting, wire, host, request_heads)} == {header_lines}
+    assert {one.header_lines for one in (wire, host, request_heads)} == {header_lines}
 
 
 def test_h11_has_not_changed_its_pattern() -> None:

@@ -1,5 +1,6 @@
 """The port of sinks: what every kind of receiver has to be able to do, and how it fails."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Protocol
 
@@ -8,6 +9,9 @@ from policies.model.notice import Delivery, Occasion
 
 DEADLINE = timedelta(seconds=15)
 """How long one receiver may take for one notice, whatever it does meanwhile."""
+
+THREADS = ThreadPoolExecutor(16, thread_name_prefix="notices")
+"""In which receivers are told: one that is slow delays no step of the worker, and no other thread."""
 
 ONCE = frozenset({Occasion.SAID, Occasion.SETTLED})
 """The occasions of a sink whose readers read all that comes: what repeats says nothing new to them."""

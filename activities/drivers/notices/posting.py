@@ -3,14 +3,12 @@
 import asyncio
 import ssl
 from collections.abc import Collection, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
-
-from activities.drivers import header_lines  # noqa: F401 - the pattern that it sets
-from activities.drivers.notices.port import DEADLINE, Undelivered
+from activities.drivers.exchange import NotAnswered, exchange
+from activities.drivers.notices.port import DEADLINE, THREADS, Undelivered
 from activities.drivers.notices.secret import without
 from policies.model.errors import BadInput
 from policies.model.notice_rules import HttpSink
@@ -78,25 +76,27 @@ async def post(
     verified = trusted(sink, folder)
     address = f"{sink.url.rstrip('/')}{under}" if under else sink.url
     hidden, seconds = [*secrets, urlsplit(sink.url).path.strip("/")], DEADLINE.total_seconds()
+    asked = partial(
+        exchange,
+        address,
+        tls=verified,
+        seconds=seconds,
+        most=MOST_READ,
+        method="POST",
+        content=content,
+        headers=headers,
+        cut=True,
+    )
     try:
-        async with (
-            asyncio.timeout(seconds),
-            httpx.AsyncClient(
-                verify=verified, trust_env=False, follow_redirects=False, timeout=seconds
-            ) as client,
-            client.stream("POST", address, content=content, headers=dict(headers)) as answer,
-        ):
-            said = line_of(await _read(answer), hidden)
-            status = answer.status_code
-    except TimeoutError as error:
-        raise Undelivered(f"it did not answer within {seconds:g} s") from error
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        raise Undelivered(
-            f"it cannot be reached: {line_of(str(error) or type(error).__name__, hidden)}"
-        ) from error
-    if httpx.codes.is_redirect(status):
+        answer = await asyncio.get_running_loop().run_in_executor(THREADS, asked)
+    except NotAnswered as error:
+        why = line_of(str(error), hidden)
+        late = isinstance(error.__cause__, TimeoutError)
+        raise Undelivered(why if late else f"it cannot be reached: {why}") from error
+    status, said = answer.status, line_of(answer.body.decode(errors="replace"), hidden)
+    if 300 <= status < 400:  # noqa: PLR2004 - HTTP's own
         raise Undelivered(f"it answers {status} and points elsewhere, which is not followed", reached=True)
-    if not httpx.codes.is_success(status):
+    if not answer.is_success:
         raise Undelivered(f"it answers {status}{f': {said}' if said else ''}", reached=True)
     return f"it answers {status}{f': {said}' if said else ''}"
 
@@ -107,12 +107,3 @@ def line_of(said: str, secrets: Collection[str]) -> str:
         :MOST_LOOKED_AT
     ]  # cut only afterwards: half a secret is one, too
     return sentence(without(looked_at, secrets), MOST_TOLD)
-
-
-async def _read(answer: httpx.Response) -> str:
-    found = b""
-    async for part in answer.aiter_raw(4096):
-        found += part
-        if len(found) > MOST_READ:
-            break
-    return found.decode(errors="replace")

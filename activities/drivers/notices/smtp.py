@@ -7,13 +7,15 @@ import smtplib
 import socket
 import ssl
 import threading
+import time
 from contextlib import suppress
 from datetime import UTC
 from email.message import EmailMessage
 from email.utils import format_datetime
 from pathlib import Path
 
-from activities.drivers.notices.port import DEADLINE, ONCE, Sink, Undelivered
+from activities.drivers.addresses import addresses_of
+from activities.drivers.notices.port import DEADLINE, ONCE, THREADS, Sink, Undelivered
 from activities.drivers.notices.posting import line_of, trusting
 from activities.drivers.notices.text import Spell, headline, lines
 from activities.drivers.private_files import secret_line
@@ -44,7 +46,7 @@ class Mail(Sink):
     async def tell(self, delivery: Delivery) -> str:
         """Send the notice as one mail."""
         mail = written(delivery, self._settings, self._spell)
-        return await asyncio.to_thread(self._send, mail)
+        return await asyncio.get_running_loop().run_in_executor(THREADS, self._send, mail)
 
     def _password(self) -> str | None:
         file = self._settings.password_file
@@ -71,7 +73,7 @@ class Mail(Sink):
         timer.daemon = True
         timer.start()
         try:
-            client.connect(settings.host, settings.port)
+            _connect(client, settings.host, settings.port, seconds)
             if settings.tls is Tls.STARTTLS:
                 client.starttls(context=tls)
             if settings.login is not None and password is not None:
@@ -135,6 +137,22 @@ def _settles(resolved: tuple[Notice, ...]) -> list[str]:
     return [f"This settles: {headline(one)}" for one in resolved]
 
 
+def _connect(client: smtplib.SMTP, host: str, port: int, seconds: float) -> None:
+    """Connect to the first address that answers before the deadline, name servers included."""
+    ends, failure = time.monotonic() + seconds, OSError("it has no address")
+    for *_, address in addresses_of(host, port, seconds):
+        client.timeout = ends - time.monotonic()
+        if client.timeout <= 0:
+            break
+        try:
+            client.connect(*address[:2])
+        except OSError as error:
+            failure = error
+        else:
+            return
+    raise failure
+
+
 def _hang_up(client: smtplib.SMTP) -> None:
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError, TypeError):  # before it has a socket, too
         socket.socket.shutdown(client.sock, socket.SHUT_RDWR)  # type: ignore[arg-type]
