@@ -196,31 +196,31 @@ class ChangeService:
         gates: GatePolicy,
         trust_policy: str,
         asked_for: Callable[[ReleaseRef], Collection[str]] = lambda _: (),
+        *,
+        person: str = "",
     ) -> Plan:
-        """Return the plan of an upgrade; Refused when there is none. Nothing is changed.
+        """Return the plan of an upgrade for that person; Refused when there is none. Nothing is changed.
 
         `asked_for` says which credentials a release asks for; it may block, and is asked after the gateways.
         """
         survey = await self.surveys.of(fleet)
-        newest = await asyncio.to_thread(self.ledger.newest_number, fleet.name)
-        refuse_shared(fleet, own_pools(survey.states))
-        known_good = await asyncio.to_thread(self.ledger.known_good, fleet.name)
-        left_out = await asyncio.to_thread(self.ledger.quarantined, fleet.name)
-        credentials = await asyncio.to_thread(asked_for, release)
-        return await PLANS.run(
-            lambda: make_plan(
+
+        def made() -> Plan:
+            refuse_shared(fleet, own_pools(survey.states))
+            return make_plan(
                 fleet,
                 survey.states,
-                known_good,
+                self.ledger.known_good(fleet.name),
                 release,
                 strategy,
                 gates=gates,
                 trust_policy=trust_policy,
-                quarantined={one.gateway: one.reason for one in left_out},
-                ahead=ahead(fleet.name, survey.states, newest),
-                credentials=credentials,
+                quarantined={one.gateway: one.reason for one in self.ledger.quarantined(fleet.name)},
+                ahead=ahead(fleet.name, survey.states, self.ledger.newest_number(fleet.name)),
+                credentials=asked_for(release),
             )
-        )
+
+        return await PLANS.run(made, person)
 
     async def start(
         self,
@@ -244,7 +244,7 @@ class ChangeService:
         """
         if await self.begun_before(key) is None:
             await asyncio.to_thread(require_decided, self.ledger, plan.fleet.name)
-        digest = await asyncio.to_thread(self.ledger.record_plan, plan, person)
+        digest = await PLANS.run(partial(self.ledger.record_plan, plan, person), person)
         order = ChangeOrder(
             fleet=plan.fleet.name,
             kind=ChangeKind.UPGRADE,
@@ -348,7 +348,7 @@ class ChangeService:
         known_good = await asyncio.to_thread(self.ledger.known_good, fleet.name)
         without = passed_over(fleet, survey.states, known_good, out)
         silent = tuple(name for name in _silent(survey, out) if name not in without.adopted)
-        found = await asyncio.to_thread(changing, fleet, states)
+        found = await PLANS.run(partial(changing, fleet, states))
         if not found.gateways:
             raise Refused(f"there is nothing to do: {nothing_to_change(fleet, without, silent)}")
         if POOLS & set(found.keys):

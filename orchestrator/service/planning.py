@@ -13,7 +13,7 @@ from activities.drivers.trust_files import compose_releases
 from activities.files import load_gates
 from activities.observation import MetricsSource
 from orchestrator.service.approvals import AnyPlan, ApprovalService
-from orchestrator.service.background import LOOKS
+from orchestrator.service.background import LOOKS, PLANS, Pool
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.login_rate import attempts_per_minute
 from orchestrator.service.standing import looked_at_within
@@ -81,8 +81,8 @@ class PlanService:
     _described: dict[str, tuple[Fleet, Mapping[str, Digest | None]]] = field(default_factory=dict, init=False)
     """How files describe the gateways of fleets, by fleet."""
 
-    async def plan(self, fleet: Fleet, to: str, strategy: Strategy) -> Plan:
-        """Return what an upgrade would do; no gateway is changed.
+    async def plan(self, fleet: Fleet, to: str, strategy: Strategy, person: str = "") -> Plan:
+        """Return what an upgrade would do, for that person; no gateway is changed.
 
         Raises:
             DoesNotFit: The release may not follow what one of the gateways would go back to, or its signers
@@ -90,8 +90,9 @@ class PlanService:
         """
         release = await asyncio.to_thread(self.ledger.release, to, fleet.product)
         gates, trust = await asyncio.to_thread(self._read_files)
-        plan = await self.changes.plan(fleet, release, strategy, gates, trust, self._asked_for)
-        await asyncio.to_thread(self.approvals.require_as_signed, plan)
+        asked_for = self._asked_for
+        plan = await self.changes.plan(fleet, release, strategy, gates, trust, asked_for, person=person)
+        await PLANS.run(partial(self.approvals.require_as_signed, plan), person)
         return plan
 
     async def require_credentials(self, fleet: Fleet, release: ReleaseRef) -> None:
@@ -113,12 +114,15 @@ class PlanService:
         releases = compose_releases(self.approvals.store, self.trust)
         return credentials_in(releases.template(release.digest))
 
-    async def view(self, plan: AnyPlan, fleet: Fleet, person: str) -> PlanView:
-        """Return the plan of that fleet, as its file describes it now, as that person sees it."""
+    async def view(self, plan: AnyPlan, fleet: Fleet, person: str, pool: Pool = LOOKS) -> PlanView:
+        """Return the plan of that fleet, as its file describes it now, as that person sees it.
+
+        `pool` is PLANS for whoever has just made the plan.
+        """
         if isinstance(plan, PlanHeader):
-            return await LOOKS.run(partial(self._view_of_reload, plan, person), person)
+            return await pool.run(partial(self._view_of_reload, plan, person), person)
         predictions = await self._predict(plan, fleet)
-        return await LOOKS.run(partial(self._view, plan, fleet, predictions, person), person)
+        return await pool.run(partial(self._view, plan, fleet, predictions, person), person)
 
     def _view(
         self, plan: PlanOutline, fleet: Fleet, predictions: tuple[Prediction, ...], person: str

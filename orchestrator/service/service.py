@@ -130,7 +130,7 @@ from policies.model.value import Digest, Value
 from policies.model.verdict import VerdictRow
 from policies.model.way_back import RELEASE_OF_BEFORE, RollbackAsked, RollbackPreview
 from policies.model.windows import WindowOverride
-from policies.planning.outline import outlined
+from policies.planning.outline import PlanOutline, outlined
 from policies.rebuilding import nothing_starts
 from policies.status.stored import after_stored
 from policies.traffic import Traffic
@@ -637,9 +637,13 @@ class Service:
         The plan is kept, so that others can approve it.
         """
         named = await self._asked(caller, Action.PLAN, fleet)
-        made = await self._plans.plan(named, to, strategy)
-        await asyncio.to_thread(self._ledger.record_plan, made, caller.person)
-        view = await self._plans.view(await asyncio.to_thread(outlined, made), named, caller.person)
+        made = await self._plans.plan(named, to, strategy, caller.person)
+
+        def kept() -> PlanOutline:
+            self._ledger.record_plan(made, caller.person)
+            return outlined(made)
+
+        view = await self._plans.view(await PLANS.run(kept, caller.person), named, caller.person, PLANS)
         return view.model_copy(update={"window": await self.windows.sentence_for(made)})
 
     async def planned(self, caller: Caller, plan: str) -> PlanView:
@@ -710,13 +714,13 @@ class Service:
         named = await self._asked(caller, Action.START, fleet)
 
         async def begin(request: str | None) -> str | None:
-            plan = await self._plans.plan(named, to, strategy)
+            plan = await self._plans.plan(named, to, strategy, caller.person)
             if not plan.waves:
                 raise Refused(f"there is nothing to do: {to} would change no gateway of {fleet}")
             if caller.machine:  # a person who names the release knows what became of it: the plan says so
                 await asyncio.to_thread(self.desired.pins.require_none, fleet, plan.release.digest)
             again = Offer(verb=Verb.PLAN, fleet=fleet, release=to)
-            outline = await asyncio.to_thread(outlined, plan)
+            outline = await PLANS.run(partial(outlined, plan), caller.person)
             people = await self._require(caller, outline, digest, again, more=1 if ticket else 0)
             override, start_by = None, None
             if ticket:
@@ -1072,7 +1076,8 @@ class Service:
             Refused: The gateways have them already.
         """
         named = await self._asked(caller, Action.PLAN, fleet)
-        return await self._plans.view(await self._changes.plan_settings(named), named, caller.person)
+        found = await self._changes.plan_settings(named)
+        return await self._plans.view(found, named, caller.person, PLANS)
 
     async def configure(
         self, caller: Caller, fleet: str, reason: str, *, digest: str | None = None, key: str | None = None
