@@ -25,7 +25,7 @@ from tests.drivers.gateway_lab import operation
 from tests.patience import until
 
 pytestmark = [*ON_A_REAL_GATEWAY, pytest.mark.usefixtures("orders_wait")]
-LEASE = timedelta(seconds=30)
+LEASE = timedelta(minutes=5)
 
 
 async def serving(lab: BalancerLab) -> str:

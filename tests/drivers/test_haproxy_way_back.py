@@ -29,7 +29,7 @@ from tests.drivers.gateway_lab import gateway, operation
 from tests.drivers.halted import halt
 
 pytestmark = pytest.mark.skipif(why_not_here() is not None, reason="needs haproxy")
-LEASE = timedelta(seconds=30)
+LEASE = timedelta(minutes=5)
 
 
 class SimulatedFront:

@@ -32,7 +32,7 @@ from tests.drivers.halted import halt
 from tests.patience import PATIENCE, until
 
 pytestmark = ON_A_REAL_GATEWAY
-LEASE = timedelta(seconds=30)
+LEASE = timedelta(minutes=5)
 
 
 async def serving(lab: GatewayLab) -> str:  # noqa: F811

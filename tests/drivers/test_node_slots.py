@@ -35,7 +35,7 @@ from tests.drivers.node_lab import NOBODY, NodeLab
 pytestmark = ON_A_REAL_GATEWAY
 
 ANYTHING = {"instance": NOBODY, "image": digest_of(b"an image")}
-LEASE = timedelta(seconds=30)
+LEASE = timedelta(minutes=5)
 NET_ADMIN, DAC_OVERRIDE = 1 << 12, 1 << 1
 """Capabilities by their bits (capability.h)."""
 

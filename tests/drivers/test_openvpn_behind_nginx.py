@@ -27,7 +27,7 @@ pytestmark = [
     *ON_A_REAL_GATEWAY,
     pytest.mark.skipif(MISSING is not None, reason=MISSING or ""),
 ]
-LEASE = timedelta(seconds=30)
+LEASE = timedelta(minutes=5)
 KEEPS = 3
 """Seconds for which nginx keeps a silent UDP session here; its own default is 600."""
 OF_ONE_NAT, ELSEWHERE = "10.77.0.11", "10.77.0.12"

@@ -25,7 +25,7 @@ pytestmark = [
     *ON_A_REAL_GATEWAY,
     pytest.mark.skipif(why_not_here() is not None, reason=why_not_here() or ""),
 ]
-LEASE = timedelta(seconds=30)
+LEASE = timedelta(minutes=5)
 REBOUND = {1: ("10.77.0.31",), 6: ("10.77.0.26",)}
 """Sites with a NAT of their own in some tests, and what it makes of their address."""
 FROM_ONE_PORT = ("--lport", "5000")

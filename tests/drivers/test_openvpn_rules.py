@@ -25,7 +25,7 @@ FOR_EVERYBODY, FOR_STAFF = "10.99.0.1", "10.99.0.9"
 STAFF, GUEST = 1, 2
 HOSTS = {STAFF: 10, GUEST: 20}
 """The last part of each person's address, in every slot's pool."""
-LEASE = timedelta(seconds=30)
+LEASE = timedelta(minutes=5)
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,7 @@ from tests.drivers.halted import halt
 from tests.patience import until
 
 pytestmark = [*ON_A_REAL_GATEWAY, pytest.mark.usefixtures("orders_wait")]
-LEASE = timedelta(seconds=30)
+LEASE = timedelta(minutes=5)
 
 
 async def serving(lab: GatewayLab) -> str:  # noqa: F811

@@ -29,7 +29,7 @@ from tests.drivers.gateway_lab import gateway, operation
 from tests.patience import PATIENCE, until
 
 pytestmark = pytest.mark.skipif(why_not_here() is not None, reason="needs haproxy")
-LEASE = timedelta(seconds=30)
+LEASE = timedelta(minutes=5)
 CONNECTIONS, PER_SOURCE = 300, 60
 
 

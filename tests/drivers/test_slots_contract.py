@@ -43,7 +43,7 @@ from tests.drivers.node_lab import NodeLab, freeze
 from tests.fakes.gateway import FakeGateway
 from tests.patience import until
 
-LEASE = timedelta(seconds=30)
+LEASE = timedelta(minutes=5)
 pytestmark = pytest.mark.asyncio(loop_scope="function")
 
 

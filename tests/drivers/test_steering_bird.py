@@ -21,7 +21,7 @@ from tests.drivers.routed_lab import RoutedLab, why_not_here
 
 NO_BIRD = why_not_here()
 pytestmark = [*ON_A_REAL_GATEWAY, pytest.mark.skipif(NO_BIRD is not None, reason=NO_BIRD or "")]
-LEASE = timedelta(seconds=30)
+LEASE = timedelta(minutes=5)
 BIRD_SLEEPS = 3
 """Seconds for which BIRD may wait for something to happen before it tells what a timer of its own changed."""
 

@@ -18,7 +18,7 @@ from tests.drivers.gateway_lab import operation
 from tests.drivers.mesh_lab import MeshLab
 
 pytestmark = ON_A_REAL_GATEWAY
-LEASE = timedelta(seconds=60)
+LEASE = timedelta(minutes=5)
 USERS = 1000
 ANSWERED = """
 import socket, sys

@@ -25,7 +25,7 @@ from tests.drivers.gateway_lab import gateway, operation
 from tests.patience import until
 from workflows import steps
 
-LEASE = timedelta(seconds=30)
+LEASE = timedelta(minutes=5)
 SIMULATED = """#!/bin/sh
 set -e
 cd {folder}
@@ -83,7 +83,7 @@ async def test_a_hook_is_told_what_is_to_be_in_force_and_what_afterwards(hooked:
     assert told["weights"] == {"a": 75, "b": 25}
     assert told["afterwards"] == {"a": 100}
     assert (told["gateway"], told["port"], told["addresses"]) == ("gw-1", 443, ["10.77.0.1", "fd77::1"])
-    assert (told["lease_seconds"], told["generation"]) == (30, "r-1/1")
+    assert (told["lease_seconds"], told["generation"]) == (LEASE.total_seconds(), "r-1/1")
     assert told["slots"] == {name: {"port": 4431 + at, "users_at": None} for at, name in enumerate("abc")}
     back = await hooked.steering.end_trial(operation("back"))
     assert (back.serving, back.trial, hooked.told["weights"]) == ("a", None, {"a": 100})

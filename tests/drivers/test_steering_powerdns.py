@@ -18,7 +18,7 @@ from tests.drivers.named_lab import NamedLab, why_not_here
 
 NO_SERVER = why_not_here()
 pytestmark = [*ON_A_REAL_GATEWAY, pytest.mark.skipif(NO_SERVER is not None, reason=NO_SERVER or "")]
-LEASE = timedelta(seconds=30)
+LEASE = timedelta(minutes=5)
 
 
 @pytest.fixture(scope="module")

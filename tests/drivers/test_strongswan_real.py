@@ -38,7 +38,7 @@ pytestmark = [
     *ON_A_REAL_GATEWAY,
     pytest.mark.skipif(why_not_here() is not None, reason=why_not_here() or ""),
 ]
-LEASE = timedelta(seconds=30)
+LEASE = timedelta(minutes=5)
 RETRANSMITS = 1.0
 """Seconds after which the lab's clients send again what was not answered; strongSwan's own default is 4."""
 
