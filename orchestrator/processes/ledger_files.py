@@ -1,8 +1,9 @@
 """The ledger as a file and back, by whoever may read and write its database: with or without an API."""
 
-import glob
 import os
+import re
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,10 @@ from orchestrator.store.rebuilding import RESTORED
 from orchestrator.store.trail import Trail
 from policies.model.errors import BadInput, Conflict, NotAllowed
 from policies.rebuilding import orders_to_repeat
+
+ABANDONED_SECONDS = 24 * 3600.0
+"""A partial backup that nobody has written into for so long was killed, by whatever name it was begun."""
+_PART = re.compile(r"\.(?P<whole>.+)\.[0-9a-f]{8}\.part")
 
 
 def back_up(to: Path) -> int:
@@ -37,8 +42,13 @@ def back_up(to: Path) -> int:
         )
     if to.exists():
         raise Conflict(f"there is a {to} already: backups are never overwritten")
-    for killed in to.parent.glob(f".{glob.escape(to.name)}.*.part"):
-        killed.unlink(missing_ok=True)
+    for part in to.parent.glob(".*.part"):
+        named = _PART.fullmatch(part.name)
+        with suppress(FileNotFoundError):
+            if named and (
+                named["whole"] == to.name or time.time() - part.stat().st_mtime > ABANDONED_SECONDS
+            ):
+                part.unlink()
     part = to.with_name(f".{to.name}.{secrets.token_hex(4)}.part")
     try:
         with open(part, "x", opener=_for_its_owner) as file:
