@@ -19,6 +19,8 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from activities.drivers.addresses import addresses_of
 
+SLOW_PATH = 1.0
+"""Seconds in which an address that can be reached takes a connection."""
 MOST_HEAD = 64 * 1024
 """Bytes that a peer may send beside a body: its head, and the lines of chunks."""
 
@@ -138,13 +140,17 @@ class _Wire:
             self._socket.close()
 
     def connect(self, host: str, port: int) -> None:
-        """Connect to the first address that answers; each has an equal part of the time that is left."""
+        """Connect to the first address that answers.
+
+        Each has an equal part of the time that is left, and as much as a slow path needs: of many addresses
+        only the first ones are tried where packets are dropped.
+        """
         found = addresses_of(host, port, self._left())
         failure: OSError = OSError("it has no address")
         for number, (family, kind, protocol, _, address) in enumerate(found):
             made = socket.socket(family, kind, protocol)
             try:
-                made.settimeout(self._left() / (len(found) - number))
+                made.settimeout(max(min(SLOW_PATH, self._left()), self._left() / (len(found) - number)))
                 made.connect(address)
             except OSError as error:
                 made.close()

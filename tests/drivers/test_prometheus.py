@@ -619,6 +619,22 @@ async def test_more_series_or_samples_than_were_asked_for_are_no_answer() -> Non
                     await source.summed("sum(up)", at, TENTH, TENTH, 1)
 
 
+async def test_a_gateway_may_have_a_series_of_each_of_its_users() -> None:
+    """Of 40 gateways with 40 buckets or users each, no gate could read what its policy asks for."""
+    at = datetime.now(UTC)
+    for gateways, users in ((4, 400), (40, 40)):
+        result = [
+            {"metric": {"instance": f"gw-{number}", "user": str(user)}, "values": [[at.timestamp() - 1, "1"]]}
+            for number in range(gateways)
+            for user in range(users)
+        ]
+        with server(page(envelope(result))) as url:
+            async with source_of(url) as source:
+                names = [f"gw-{number}" for number in range(gateways)]
+                found = await source.raw("sessions{$cohort}", names, at, timedelta(seconds=45))
+        assert len(found) == gateways * users
+
+
 def test_the_largest_fleet_fits_into_the_largest_answer() -> None:
     """10,000 gateways with two slots, labels as our exporter has them, and a minute of samples each 5 s."""
     asked = Asked(series=SERIES_OF_ONE * 10_000, samples=64, labels=LABELS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import h11
 import pytest
 
-from orchestrator.request_heads import BoundedConnection
+from orchestrator.request_heads import MOST_HEAD, BoundedConnection
 from tests.patience import PATIENCE
 
 CHUNKS = 40_000
@@ -17,8 +17,8 @@ CHUNKS = 40_000
 HEAD = b"POST /v1/fleets/edge/commands HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 ONE_BYTE_CHUNKS = HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n{\r\n" * CHUNKS
 TINY_LINES = HEAD + b"a:\r\n" * 101 + b"\r\n"
-LONG_HEAD = HEAD + b"A: " + b"a" * 16_384 + b"\r\n\r\n"
-SPACES = HEAD + b"A:" + b" " * 15_000 + b"\x00\r\n\r\n"
+LONG_HEAD = HEAD + b"A: " + b"a" * MOST_HEAD + b"\r\n\r\n"
+SPACES = HEAD + b"A:" + b" " * (MOST_HEAD - 1_000) + b"\x00\r\n\r\n"
 """h11's pattern of a header line tries each length of these spaces."""
 
 HOSTILE = {

@@ -47,8 +47,8 @@ MOST_VALUES = 1_500_000
 """
 MOST_REFUSING = 64 * 1024
 """Bytes of an answer that refuses a question."""
-SERIES_OF_ONE = 32
-"""Series that one selector may have of one instance: slots, outcomes, kinds of clients, buckets."""
+SERIES_OF_ONE = 512
+"""Series that one selector may have of one instance: slots, outcomes, kinds of clients, buckets, users."""
 FEWEST_SERIES = 1_000
 """Series of each question for raw samples: a gate may ask a few gateways for a series of each user."""
 MOST_INSTANCES = 20_000
@@ -341,7 +341,7 @@ def _series(answer: Any, asked: Asked, url: str) -> tuple[Series, ...]:
         if len(answer) > asked.series or any(len(one["values"]) > asked.samples for one in answer):
             raise MetricsUnavailable(
                 f"Prometheus at {url} answers with more than was asked for, {asked.series} series of "
-                f"{asked.samples} samples; scrape gateways once a second at most"
+                f"{asked.samples} samples; name fewer series in the gate, and scrape once a second at most"
             )
         return tuple(
             Series(
