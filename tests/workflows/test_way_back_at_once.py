@@ -49,8 +49,8 @@ from tests.workflows.world import (
 from workflows import change
 from workflows.identities import return_of
 
-AT_ONCE = 10.0
-"""Seconds within which gateways go back; an entry that the ledger does not take is given up later."""
+AT_ONCE = 25.0
+"""Seconds within which gateways go back: fewer than the 30 in which an entry is tried."""
 
 REFUSED_WITHIN = 20.0
 """Seconds within which a gateway is back that has refused three tries."""
