@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
@@ -33,6 +34,10 @@ CPU_SECONDS = 60
 
 LOWER = 10
 """How far the process that reads gives way to others of this host."""
+
+
+ENDED_FIRST = "1000"
+"""The kernel's highest `oom_score_adj`."""
 
 
 class ReadText(Value):
@@ -169,6 +174,8 @@ def main() -> None:
         with suppress(ValueError, OSError):  # where the host allows less already
             resource.setrlimit(what, (most, most))
     os.nice(LOWER)
+    with suppress(OSError):  # where memory runs out, this process ends and not the API
+        Path("/proc/self/oom_score_adj").write_text(ENDED_FIRST)
     sys.stdout.write(read(sys.stdin.buffer.read()).model_dump_json())
 
 

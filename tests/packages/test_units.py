@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.debian.contents import PACKAGES
+from orchestrator.service import foreign_files
 
 UNITS = [unit for one in PACKAGES for unit in sorted((one.folder / "lib/systemd/system").glob("*.service"))]
 EXAMPLES = Path(__file__).parents[2] / "deploy/examples"
@@ -185,6 +186,14 @@ def test_a_relay_begins_anew_before_it_takes_the_hosts_memory() -> None:
     relay = lines_of("penstock-relay.service")
     assert {"Restart=always", "KillMode=mixed"} <= {*relay}
     assert [line for line in relay if line.startswith("MemoryMax=")]
+
+
+def test_an_api_that_takes_the_hosts_memory_begins_anew_and_a_file_that_does_ends_alone() -> None:
+    """One reader of a caller's file may have 3 GB, and the kernel ends that one first."""
+    api = lines_of("penstock-api.service")
+    assert {"Restart=always", "OOMPolicy=continue"} <= {*api}
+    (most,) = [line.removeprefix("MemoryMax=") for line in api if line.startswith("MemoryMax=")]
+    assert int(most.removesuffix("G")) << 30 > foreign_files.MEMORY_BYTES
 
 
 @pytest.mark.parametrize("name", ["penstock.service", "penstock-relay.service"])

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -154,6 +155,17 @@ async def test_a_comparison_ends_with_its_caller_and_holds_go_on_meanwhile(
         await until(False)
         small = {"description": {"path": "d", "text": "a: 1"}}
         assert (await viewer.post("/fleets/edge/desired/diff", json=small)).status_code == 400
+
+
+def test_the_kernel_ends_a_process_that_reads_a_callers_file_before_the_api() -> None:
+    command, nothing = [sys.executable, "-m", "orchestrator.service.foreign_files"], subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=nothing, stderr=nothing) as reads:
+        score, end = Path(f"/proc/{reads.pid}/oom_score_adj"), time.monotonic() + PATIENCE
+        while score.read_text() != "1000\n" and time.monotonic() < end:
+            time.sleep(0.02)
+        found = score.read_text()
+        reads.kill()
+    assert found == "1000\n"
 
 
 async def test_a_verification_of_the_record_ends_with_its_caller(
