@@ -552,7 +552,12 @@ class Wave:
         await self._signal_watch("complete", self._window)
 
     def _shares_left(self) -> tuple[int, ...]:
-        """Return the shares that still get a window of their own; keeping is the last step to everybody."""
+        """Return the shares that still get a window of their own; keeping is the last step to everybody.
+
+        None does where no gateway runs the release: operators decide once, and not once a share.
+        """
+        if self._is_empty:
+            return ()
         return tuple(share for share in self._wave.shares if self._share < share < EVERYBODY)
 
     def _may_take_the_next_share(self) -> bool:

@@ -6,9 +6,11 @@ import pytest
 
 from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
+from policies.model.plan import Strategy
 from policies.model.verdict import Action, Decision, GateVerdict
 from tests.fakes.control import UNDECIDED
 from tests.patience import until
+from tests.workflows.recorded import soon
 from tests.workflows.world import NEW, OLD, Running, World, in_phase, result_of, say, status_of
 
 SIGN = "restarted: it shows the sign for 0 s, and the control does not"
@@ -59,6 +61,24 @@ async def test_a_hold_out_gateway_that_fails_alone_is_ejected_and_the_others_kee
     result = await result_of(rollout)
     assert (result.outcome, list(result.aside)) == (Outcome.PROMOTED, ["gw-4"])
     assert world.book.known_good("edge") == dict.fromkeys(("gw-1", "gw-2", "gw-3"), NEW) | {"gw-4": OLD}
+    assert world.serving() == serving("1.1.6")
+
+
+@pytest.mark.sweep
+async def test_operators_decide_once_on_a_group_of_one_gateway_whatever_shares_are_left(world: World) -> None:
+    """Blue-green: each of them had to promote the wave once a share, and nothing was sent anywhere."""
+    plan = world.plan(("gw-1", "gw-2", "gw-3"), ("gw-4",))
+    waves = tuple(wave.model_copy(update={"shares": (10, 50, 100)}) for wave in plan.waves)
+    plan = plan.model_copy(update={"strategy": Strategy.BLUE_GREEN, "waves": (plan.waves[0], waves[1])})
+    order = world.order().model_copy(update={"plan": world.book.record_plan(plan)})
+    world.judge.says(UNDECIDED, wave=2)
+    rollout = await world.run(order)
+    await in_phase(rollout, Phase.OBSERVING, wave=2)
+    crashes(world)
+    await in_phase(rollout, Phase.HELD, wave=2)
+    for person in ("ben", "cleo"):
+        await say(rollout, CommandKind.PROMOTE, person)
+    assert (await soon(result_of(rollout))).outcome is Outcome.PROMOTED
     assert world.serving() == serving("1.1.6")
 
 
