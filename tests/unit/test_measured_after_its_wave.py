@@ -4,10 +4,12 @@ from datetime import timedelta
 
 import pytest
 
+from policies.judge.tick import Tick
 from policies.judge.window import WindowState, fold_tick
 from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 from policies.status.awaited import finds_harm, gives_no_verdict
 from policies.votes import basis_of_harm
+from tests.unit.judged import START, policy
 from tests.unit.test_judge_failures import GATES, NAMES, WAVE, tick
 
 BAKE = GATES.baking(timedelta(hours=24))
@@ -29,6 +31,22 @@ def test_the_judge_asks_operators_about_harm_that_it_measures_in_the_bake(contro
     last = decisions[-1]
     assert (last.action, last.verdict) == (Action.HOLD_FOR_HUMAN, GateVerdict.UNHEALTHY)
     assert finds_harm(last)
+
+
+@pytest.mark.parametrize(("passed", "ends"), [(False, Action.ROLL_BACK), (True, Action.HOLD_FOR_HUMAN)])
+def test_a_gauge_far_beyond_its_ratio_rolls_back_in_its_wave_and_asks_operators_later(
+    passed: bool, ends: Action
+) -> None:
+    cpu = {"kind": "gauge_ratio", "value": "cpu{$cohort}", "per": "sessions{$cohort}", "over": "5s"}
+    gates = policy({"id": "cpu-per-session", "ratio_hard": 3.0, **cpu})
+    gates = gates.baking(timedelta(hours=24)) if passed else gates
+    gauges = {"cpu-per-session": {name: 8.0 if name in WAVE.canary else 1.0 for name in NAMES}}
+    state, decision = WindowState(), None
+    for at in range(30):
+        state, decision = fold_tick(gates, gates.window, WAVE, state, Tick(at=START + at, gauges=gauges))
+    assert decision is not None
+    assert (decision.action, decision.verdict) == (ends, GateVerdict.UNHEALTHY)
+    assert finds_harm(decision)
 
 
 def test_gates_that_only_hold_a_wave_keep_holding_it_until_their_cause_is_gone() -> None:

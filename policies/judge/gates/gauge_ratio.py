@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from statistics import median
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -27,7 +27,7 @@ class GaugeRatio(Gauge):
     ratio_hard: float | None = Field(
         default=None,
         gt=1,
-        description="times control's median beyond which it rolls back, whatever `action` says",
+        description="times control's median beyond which it rolls back in its wave, whatever `action` says",
     )
     over: Duration = timedelta(minutes=5)
     """How long both are followed before anything is said."""
@@ -58,3 +58,7 @@ class GaugeRatio(Gauge):
     def response(self, reading: GateReading) -> Response:
         """Return what this reading may cause; far beyond the ratio it may cause more than the gate."""
         return Response.ROLL_BACK if reading.numbers.get("beyond_hard") else self.action
+
+    def gentle(self) -> Self:
+        """Return the gate as the bake asks it: it holds, however far beyond the ratio the canary is."""
+        return super().gentle().model_copy(update={"ratio_hard": None})
