@@ -174,6 +174,8 @@ class Cohorts(Value):
     any more likewise: where it serves what it ran before, something else than the release put it there.
     `switching` maps the controls that the change may switch while they are watched to the digest of
     the executable that they run from then on.
+    `unchanged` is how many gateways the change has not touched yet. Adopted gateways count here, though
+    they are no `control`.
     """
 
     canary: tuple[str, ...]
@@ -191,6 +193,7 @@ class Cohorts(Value):
     switching: dict[str, Digest] = {}
     leased: dict[str, Digest] = Field(default={}, exclude_if=lambda digests: not digests)
     committed: dict[str, Digest] = Field(default={}, exclude_if=lambda digests: not digests)
+    unchanged: int = Field(default=0, ge=0, exclude_if=lambda number: not number)
 
     @property
     def changed(self) -> frozenset[str]:

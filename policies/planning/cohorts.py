@@ -57,15 +57,14 @@ def cohorts_of(
     ]
     itself = wave > 0 and plan.waves[wave - 1].compared_with_itself
     counted = {name for name, release in plan.known_good.items() if not is_adopted(release)}
-    control = [
+    unchanged = [
         gateway.name
         for gateway in fleet.gateways
-        if not itself
-        and gateway.name in counted
-        and gateway.name not in left_out
+        if gateway.name not in left_out
         and gateway.name not in touched
         and 0 < (wave or passed) < plan.wave_of.get(gateway.name, 0)
     ]
+    control = [name for name in unchanged if not itself and name in counted]
     before = [name for name in standing if 0 < plan.wave_of.get(name, 0) < wave]
     failed = [
         one.gateway
@@ -102,6 +101,7 @@ def cohorts_of(
         leased=leased,
         committed=committed,
         switching={target[name]: plan.release.executable for name in switching},
+        unchanged=len(unchanged),
     )
 
 

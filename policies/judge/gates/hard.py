@@ -31,8 +31,8 @@ class Fires(Value):
 class Hard(Signed):
     """A sign that needs no statistics, held for a while by the canary and not by a third of control.
 
-    Once waves have passed and no control is left, operators decide about a sign that begins on a third of the
-    gateways together, and on three at least. Each outage that all of them share looks like that.
+    Once waves have passed and no gateway is left unchanged, operators decide about a sign that begins on a
+    third of the gateways together, and on three at least. Each outage that all of them share looks like that.
     """
 
     bad: ClassVar = GateVerdict.HARD

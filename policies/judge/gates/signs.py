@@ -13,7 +13,7 @@ from policies.model.verdict import Cohorts, GateReading, GateVerdict
 EVERYBODYS = 1 / 3
 """Part of the control gateways from which on a sign is the fleet's and not the release's."""
 FEWEST_TOGETHER = 3
-"""Gateways that a sign begins on together, at least, where no control is left."""
+"""Gateways that a sign begins on together, at least, where no gateway is left unchanged."""
 TOGETHER = "together"
 """The number of a reading that says on how many gateways the sign began together; operators decide then."""
 SPARED_SCRAPES = 3
@@ -101,9 +101,10 @@ class Signed(Kind):
     def judge(self, setup: Setup, state: GateState, tick: Tick) -> tuple[GateState, GateReading]:
         """Return which changed gateways the sign is on, and whether it is on too much of the control, too.
 
-        After their wave, where no control is left, changed gateways are compared with each other.
+        After their wave, where no gateway is left unchanged, changed gateways are compared with each other.
+        Where unchanged gateways are no control, such as adopted ones, each sign is the release's.
         """
-        if setup.passed and not setup.cohorts.control:
+        if setup.passed and not (setup.cohorts.control or setup.cohorts.unchanged):
             return self._judge_together(setup, state, tick)
         shown, control = tick.signs.get(self.id, {}), setup.cohorts.control
         signs = self.lasting(setup, shown)
