@@ -8,12 +8,15 @@ aside is judged again once it has been started again, and what was absent once i
 
 After its wave has passed no batch starts a gateway again whose host has rebooted: the boot is a start then.
 The gateway is judged again once the release runs in that boot, or after a while if it never does. A second
-reboot is a failure of its own, as it is in a wave.
+reboot is a failure of its own, as it is in a wave. A gateway on which the release does not run in that boot
+fails by itself. Such gateways are never the release's fault by themselves: one rack without power is many of
+them. Operators decide where more of them fail than may.
 """
 
 from collections.abc import Collection, Mapping
 from enum import StrEnum
 
+from policies.judge.tick import Tick
 from policies.model.value import Value
 from policies.model.verdict import Cohorts
 
@@ -31,6 +34,8 @@ class Why(StrEnum):
     REBOOTED = "rebooted"
     ABSENT = "absent"
     """Neither its metrics nor its agent nor its users' port answers."""
+    NOT_BACK = "not_back"
+    """Its host has rebooted after its wave, and the release does not run there since."""
 
 
 class Aside(Value):
@@ -50,6 +55,8 @@ class Reboots(Value):
     times: int = 1
     listed: bool = True
     """Whether the last tick listed it: a reboot is listed until the boot counts as a start."""
+    started: bool = False
+    """Whether the release was seen to run in the new boot."""
 
 
 Asides = Mapping[str, Aside]
@@ -77,19 +84,19 @@ def set_aside(aside: Asides, reasons: Mapping[str, str], why: Why, at: float) ->
     return {**aside, **added}
 
 
-def reboots_of(
-    known: Mapping[str, Reboots], cohorts: Cohorts, rebooted: Collection[str], at: float
-) -> dict[str, Reboots]:
+def reboots_of(known: Mapping[str, Reboots], cohorts: Cohorts, tick: Tick) -> dict[str, Reboots]:
     """Return the reboots of changed gateways since each was started, with those of this tick."""
     found = {
-        name: one.model_copy(update={"listed": name in rebooted})
+        name: one.model_copy(
+            update={"listed": name in tick.rebooted, "started": one.started or name in tick.started}
+        )
         for name, one in known.items()
         if name in cohorts.changed and cohorts.since.get(name, 0.0) <= one.at
     }
-    for name in sorted(cohorts.changed & {*rebooted}):
+    for name in sorted(cohorts.changed & {*tick.rebooted}):
         before = found.get(name)
         if before is None or not known[name].listed:
-            found[name] = Reboots(at=at, times=before.times + 1 if before is not None else 1)
+            found[name] = Reboots(at=tick.at, times=before.times + 1 if before is not None else 1)
     return found
 
 
@@ -97,6 +104,17 @@ def since_boots(cohorts: Cohorts, reboots: Mapping[str, Reboots]) -> Cohorts:
     """Return the cohorts in which the last boot of each host is a start of what runs there."""
     booted = {name: one.at for name, one in reboots.items() if one.at > cohorts.since.get(name, 0.0)}
     return cohorts.model_copy(update={"since": {**cohorts.since, **booted}}) if booted else cohorts
+
+
+def not_started(reboots: Mapping[str, Reboots]) -> set[str]:
+    """Return the gateways on which the release was not seen since their hosts rebooted."""
+    return {name for name, one in reboots.items() if not one.started}
+
+
+def as_not_back(aside: Asides, names: Collection[str]) -> dict[str, Aside]:
+    """Return the gateways set aside; those `names` that failed are not back after a reboot."""
+    failed = {*failed_of(aside)} & {*names}
+    return {**aside, **{name: aside[name].model_copy(update={"why": Why.NOT_BACK}) for name in failed}}
 
 
 def without_rebooted(aside: Asides, by: float) -> dict[str, Aside]:
@@ -128,13 +146,19 @@ def leaves_any(aside: Asides, names: Collection[str], cohorts: Cohorts) -> bool:
     return bool({*cohorts.canary, *cohorts.beyond} - aside.keys() - {*names})
 
 
-def excess(failed: Collection[str], cohorts: Cohorts) -> int:
+def excess(failed: Collection[str], cohorts: Cohorts, spared: Collection[str] = ()) -> int:
     """Return how many gateways have failed beyond those that may by themselves; at most 0 if none have.
 
-    A gateway that failed now and was set aside before counts once. One of an earlier wave counts against
-    what all waves may lose together, and not against the wave under way.
+    A gateway that failed now and was set aside before counts once. Gateways that are `spared` do not count.
+    One of an earlier wave counts against what all waves may lose together, and not against the wave under
+    way.
     """
-    return _beyond({*failed, *cohorts.set_aside}, cohorts, 0)
+    return _beyond({*failed, *cohorts.set_aside} - {*spared}, cohorts, 0)
+
+
+def may_fail_alone(aside: Asides, cohorts: Cohorts) -> bool:
+    """Return whether no more gateways have failed than may, without those whose host has rebooted."""
+    return excess(failed_of(aside), cohorts, aside_for(aside, Why.NOT_BACK)) <= 0
 
 
 def excess_of_reboots(rebooted: Collection[str], cohorts: Cohorts) -> int:
@@ -151,7 +175,7 @@ def _beyond(names: Collection[str], cohorts: Cohorts, fewest: int) -> int:
 
 def failed_of(aside: Asides) -> tuple[str, ...]:
     """Return the gateways that failed by themselves."""
-    return aside_for(aside, Why.FAILED, Why.UNSEEN, Why.MISTAKEN)
+    return aside_for(aside, Why.FAILED, Why.UNSEEN, Why.MISTAKEN, Why.NOT_BACK)
 
 
 def aside_for(aside: Asides, *reasons: Why) -> tuple[str, ...]:

@@ -4,11 +4,11 @@ The evidence depends on the order in which events came, so what was different is
 and these are folded once more; nothing is estimated. Where that cannot be done, nothing is said.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import timedelta
 from math import ceil
 
-from policies.judge.failures import excess
+from policies.judge.failures import Why, aside_for, excess, not_started
 from policies.judge.gates.counted import Counted
 from policies.judge.gates.kind import GateState, Response, Setup
 from policies.judge.health import Health, HealthState, health_step
@@ -54,7 +54,8 @@ def explained(
         if isinstance(gate, Counted) and counted is not None and reading.against is not None:
             found += of_counted(setup, gate, counted, reading)
         elif gate is not None and gate.response(reading) is Response.ROLL_BACK:
-            found += _of_hard(cohorts, decision, reading)
+            not_back = {*aside_for(state.aside, Why.NOT_BACK), *not_started(state.reboots)}
+            found += _of_hard(cohorts, decision, reading, not_back)
     return decision.model_copy(update={"otherwise": tuple(found)})
 
 
@@ -199,9 +200,11 @@ def _least(holds: Callable[[int], bool], most: int) -> int | None:
     return high
 
 
-def _of_hard(cohorts: Cohorts, decision: Decision, reading: GateReading) -> Iterator[Otherwise]:
+def _of_hard(
+    cohorts: Cohorts, decision: Decision, reading: GateReading, not_back: Collection[str]
+) -> Iterator[Otherwise]:
     """Yield how many gateways fewer would have been failing by themselves rather than by the release."""
-    fewer = excess(decision.failed, cohorts)
+    fewer = excess(decision.failed, cohorts, not_back)
     if reading.verdict is GateVerdict.HARD and decision.action is Action.ROLL_BACK and fewer > 0:
         then = GateVerdict.HARD
         yield Otherwise(gate=reading.gate, differing=Differing.FEWER_FAILED, count=fewer, then=then)

@@ -36,14 +36,14 @@ class Offence:
 class Tick(Value):
     """Counts, gauges and signs by gate and instance, or why there are none.
 
-    `counts` holds (events, bad events), of blind gates too: what was counted is evidence even where
-    not enough was seen to judge. `baseline` is the same of control before the window, summed up;
-    `other` the executables seen where another was planned, `unseen` the canaries that metrics do not
-    reach, `rebooted` the instances whose host has booted since it was first seen, or started, and `started`
-    those set aside for that on which the planned executable runs in the new boot. `seen` says, by gates
-    whose sign is or was just now on a changed gateway, when each of the control was last seen. At the users'
-    port of the `unreachable` surely nobody takes users; of the `absent` neither that nor the agent answers.
-    The users' port of the `silent` does not answer, which alone says neither.
+    `counts` holds (events, bad events), of blind gates too: what was counted is evidence even where not
+    enough was seen to judge. `baseline` is the same of control before the window, summed up; `other` the
+    executables seen where another was planned, `unseen` the canaries that metrics do not reach, `rebooted`
+    the instances whose host has booted since it was first seen, or started, and `started` those of them on
+    which the planned executable is first seen in the new boot. `seen` says, by gates whose sign is or was
+    just now on a changed gateway, when each of the control was last seen. At the users' port of the
+    `unreachable` surely nobody takes users; of the `absent` neither that nor the agent answers. The users'
+    port of the `silent` does not answer, which alone says neither.
     """
 
     at: float

@@ -8,7 +8,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from policies.judge.failures import Asides, Why, aside_for, excess, excess_of_reboots, failed_of, leaves_any
+from policies.judge.failures import (
+    Asides,
+    Why,
+    aside_for,
+    excess,
+    excess_of_reboots,
+    failed_of,
+    leaves_any,
+    may_fail_alone,
+)
 from policies.judge.gates.kind import Response
 from policies.model.gates import GatePolicy
 from policies.model.verdict import HARM, Action, Cohorts, Decision, GateReading, GateVerdict, Window
@@ -27,6 +36,24 @@ class Clocks:
     extensions: int
 
 
+@dataclass(frozen=True, slots=True)
+class AfterReboots:
+    """Gateways whose wave has passed, and which reboots of their hosts have left unwell.
+
+    The release is not back on the `gone`, which show a hard sign at this tick, and on the `not_back`, which
+    were set aside for that. The hosts of `twice` have rebooted more than once since the release runs there.
+    """
+
+    gone: Collection[str] = ()
+    not_back: Collection[str] = ()
+    twice: Collection[str] = ()
+
+    @property
+    def seen_now(self) -> "AfterReboots":
+        """Return those of which this tick shows it."""
+        return AfterReboots(gone=self.gone)
+
+
 def decide(
     policy: GatePolicy,
     window: Window,
@@ -35,23 +62,23 @@ def decide(
     responses: Mapping[str, Response],
     aside: Asides,
     cohorts: Cohorts,
-    twice: Sequence[str] = (),
+    reboots: AfterReboots,
 ) -> Decision:
     """Return the decision of one tick, before holds are latched.
 
     `responses` says what each gate may cause; `aside` are the gateways that failed or rebooted by
-    themselves, as some of the `cohorts` may. `twice` are those whose wave has passed and whose host has
-    rebooted more than once since.
+    themselves, as some of the `cohorts` may.
     """
     failed, rebooted = failed_of(aside), aside_for(aside, Why.REBOOTED)
-    alone = excess(failed, cohorts) <= 0
+    alone = may_fail_alone(aside, cohorts)
+    blind = _blindness(policy, readings, clocks)
     found = (
         _harm(readings, responses, {*failed, *cohorts.set_aside}, alone=alone)
-        or _reboot_loops(twice, failed, cohorts)
+        or _after_reboots(reboots.seen_now if blind else reboots, failed, cohorts)
         or _doubt(readings, responses, alone=alone)
         or _reboots(rebooted, cohorts)
         or (_nobody_judged(aside, cohorts) if policy.passed else None)
-        or _blindness(policy, readings, clocks)
+        or blind
         or (_proof(window, readings, clocks, policy.required) if leaves_any(aside, (), cohorts) else None)
         or _patience(window, readings, clocks)
     )
@@ -98,13 +125,16 @@ def _doubt(
     return None
 
 
-def _reboot_loops(twice: Sequence[str], failed: Sequence[str], cohorts: Cohorts) -> Decision | None:
-    """Name harm when hosts have rebooted again and again, and with those that failed more than may fail."""
-    if not twice or excess({*failed, *twice}, cohorts) <= 0:
+def _after_reboots(reboots: AfterReboots, failed: Sequence[str], cohorts: Cohorts) -> Decision | None:
+    """Name harm when more gateways than may fail have failed, are unwell after a reboot, or reboot again."""
+    gone = sorted({*reboots.gone, *reboots.not_back})
+    named = gone or sorted(reboots.twice)
+    if not named or excess({*failed, *gone, *reboots.twice}, cohorts) <= 0:
         return None
-    hosts = f"the host of {twice[0]} has" if len(twice) == 1 else f"the hosts of {len(twice)} gateways have"
-    more = f", {twice[0]} among them" if len(twice) > 1 else ""
-    reason = f"{hosts} rebooted more than once since the release runs there{more}"
+    hosts = f"the host of {named[0]} has" if len(named) == 1 else f"the hosts of {len(named)} gateways have"
+    what = "rebooted, and the release does not run there since"
+    what = what if gone else "rebooted more than once since the release runs there"
+    reason = f"{hosts} {what}{f', {named[0]} among them' if len(named) > 1 else ''}"
     return Decision(action=Action.HOLD, verdict=GateVerdict.UNHEALTHY, reason=reason)
 
 

@@ -13,12 +13,15 @@ from policies.judge.failures import (
     Asides,
     Reboots,
     Why,
+    as_not_back,
     aside_for,
     excess,
     failed_of,
     leaves_any,
     left_of,
+    may_fail_alone,
     may_fail_too,
+    not_started,
     reboots_of,
     set_aside,
     since_boots,
@@ -30,11 +33,13 @@ from policies.judge.look import Memory
 from policies.judge.observation import read_tick, started_again
 from policies.judge.reading import Reading
 from policies.judge.tick import Tick
-from policies.judge.verdict import Clocks, decide
+from policies.judge.verdict import AfterReboots, Clocks, decide
 from policies.model.gates import Gate, GatePolicy
 from policies.model.value import Value
 from policies.model.verdict import LEASE, Action, Cohorts, Decision, GateReading, GateVerdict, Window
 
+REBOOTS_COUNT = timedelta(hours=4)
+"""How long reboots after which gateways are unwell are harm about which operators are asked."""
 GOOD_SCRAPES = 4
 """Scrapes without its cause after which a hold clears."""
 MOST_SCRAPES_BETWEEN = 2.0
@@ -146,7 +151,7 @@ def fold_reading(
     aside = _still_aside(policy, state, judged, reading.absent, reading.at)
     memory, tick = read_tick(policy, left_of(judged, aside), state.memory, reading)
     if policy.passed:
-        again = started_again(policy, judged, reading, aside_for(aside, Why.REBOOTED))
+        again = started_again(policy, judged, reading, not_started(state.reboots))
         tick = tick.model_copy(update={"started": again})
     state = state.model_copy(update={"memory": memory})
     after, decision = fold_tick(policy, window, cohorts, state, tick)
@@ -158,7 +163,7 @@ def fold_tick(
 ) -> tuple[WindowState, Decision]:
     """Fold one tick as the gates saw it."""
     state = set_back(state, tick.at)
-    reboots = reboots_of(state.reboots, cohorts, tick.rebooted, tick.at) if policy.passed else {}
+    reboots = reboots_of(state.reboots, cohorts, tick) if policy.passed else {}
     cohorts = since_boots(cohorts, reboots)
     aside = _still_aside(policy, state, cohorts, tick.absent, tick.at)
     aside = _rebooted(policy, cohorts, aside, reboots, tick)
@@ -177,11 +182,17 @@ def fold_tick(
         gates[gate.id], reading = _judge(setup, gate, state.gates.get(gate.id, GateState()), tick)
         readings.append(reading)
         responses[gate.id] = gate.response(reading)
-    failing = set_aside(aside, _hard(readings, responses, tick), Why.FAILED, tick.at)
-    alone = excess(failed_of(failing), cohorts) <= 0
+    hard = _hard(readings, responses, tick)
+    gone = {name: why for name, why in hard.items() if name in not_started(reboots)}
+    own = {name: why for name, why in hard.items() if name not in gone}
+    failing = set_aside(aside, own, Why.FAILED, tick.at)
+    if excess({*failed_of(failing), *gone}, cohorts) <= 0:
+        failing, gone = set_aside(failing, gone, Why.NOT_BACK, tick.at), {}
+    alone = may_fail_alone(failing, cohorts)
     unseen, aside = _unseen(policy, cohorts, state, tick, failing if alone else aside)
     back = _back_on_known_good(cohorts, state, tick, aside)
     identity, other_since, aside = _identity(policy, cohorts, state, tick, aside, back)
+    aside = as_not_back(aside, not_started(reboots) - failing.keys())
     readings = [*identity, *readings]
     blind = any(reading.verdict is GateVerdict.METRICS_UNAVAILABLE for reading in readings)
     clocks = _clocks(policy, state, tick, blind=blind, usable=not (blind or back) and other_since is None)
@@ -192,8 +203,13 @@ def fold_tick(
     kept = {"gates": gates, "unseen": unseen, "silent": silent, "aside": left, "back": back}
     kept |= {"other_since": other_since, "reboots": reboots}
     state, out = state.model_copy(update=clocks | kept), aside if alone else failing
-    twice = tuple(sorted(name for name, one in reboots.items() if one.times > 1))
-    decision = decide(policy, window, readings, _elapsed(state), responses, out, cohorts, twice)
+    lately = tick.at - REBOOTS_COUNT.total_seconds()
+    unwell = AfterReboots(
+        gone=gone,
+        not_back=[name for name in aside_for(out, Why.NOT_BACK) if out[name].at > lately],
+        twice=[name for name, one in reboots.items() if one.times > 1 and one.at > lately],
+    )
+    decision = decide(policy, window, readings, _elapsed(state), responses, out, cohorts, unwell)
     return _latched(policy, window, state, decision)
 
 

@@ -91,14 +91,18 @@ class Hard(Signed):
         return ""
 
     def find(self, look: Look) -> Finding:
-        """Return the instances on which the sign fires, and since when."""
+        """Return the instances on which the sign fires, and since when, but not from before their start."""
         if self.fires.when != "gone":
             return super().find(look)
         if look.unread((self.value,)):
             return Finding(signs={})  # not read is not gone
-        shown = look.memory.last_shown[self.id]
+        shown, starts = look.memory.last_shown[self.id], look.cohorts.since
         lost = {i: gone_since(shown.get(i), times) for i, times in look.scrapes.items()}
-        signs = {i: Sign(since=at, until=look.scrapes[i][-1]) for i, at in lost.items() if at is not None}
+        signs = {
+            i: Sign(since=max(at, starts.get(i, at)), until=look.scrapes[i][-1])
+            for i, at in lost.items()
+            if at is not None
+        }
         return self.finding(signs, look)
 
     def seen(self, look: Look) -> Iterable[tuple[str, float]]:
