@@ -10,6 +10,7 @@ UNIT = "ocserv.service"
 _SET_BY_HAND = {
     "max-clients": "128",
     "ipv4-network": "192.168.{number}.0",
+    "dns": "10.99.0.53",
     "dpd": "10",
     "log-level": "3",
     "server-cert": "/etc/ssl/certs/gateway.pem",
