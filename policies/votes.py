@@ -32,10 +32,10 @@ def basis_of_harm(decision: Decision) -> Basis:
     """Return what operators decide about once a wave has passed: the verdict, and the gates that give it.
 
     The same gates do not ask again because the wave would have rolled back for them and the watch after it
-    holds, or because the metrics of another gate are missing meanwhile.
+    holds, because the metrics of another gate are missing meanwhile, or because the hold clears.
     """
     gates = {reading.gate for reading in decision.readings if reading.verdict is decision.verdict}
-    against = gates or {NUMBERS.sub("…", decision.reason)}
+    against = {*decision.held_by} or gates or {NUMBERS.sub("…", decision.reason)}
     return Basis(action=Action.ROLL_BACK, verdict=decision.verdict, against=tuple(sorted(against)))
 
 

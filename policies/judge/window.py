@@ -37,6 +37,7 @@ from policies.judge.verdict import AfterReboots, Clocks, decide
 from policies.model.gates import Gate, GatePolicy
 from policies.model.value import Value
 from policies.model.verdict import LEASE, Action, Cohorts, Decision, GateReading, GateVerdict, Window
+from policies.votes import basis_of_harm
 
 REBOOTS_COUNT = timedelta(hours=4)
 """How long reboots after which gateways are unwell are harm about which operators are asked."""
@@ -405,7 +406,7 @@ def _latched(
     if decision.action is Action.ROLL_BACK or (decision.action is Action.HOLD_FOR_HUMAN and policy.shadow):
         return state.model_copy(update={"final": decision}), decision
     if decision.action in {Action.HOLD, Action.HOLD_FOR_HUMAN}:
-        bare = decision.model_copy(update={"readings": ()})
+        bare = decision.model_copy(update={"readings": (), "held_by": basis_of_harm(decision).against})
         return state.model_copy(update={"held": bare, "good_since": None}), decision
     if state.held is not None:
         since = None if state.blind_since is not None else (state.good_since or state.last)

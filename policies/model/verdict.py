@@ -95,6 +95,7 @@ class Decision(Message):
     `own` is the reason of each gateway that failed or is absent, and `since` when that was seen, in seconds
     since 1970: of what was started there later it says nothing. `reason` is about the others.
     `otherwise` is what would have changed it, as far as that can be told.
+    `held_by` is what a hold is about that clears: gates by name, which show its cause no more.
     """
 
     action: Action
@@ -108,6 +109,7 @@ class Decision(Message):
     since: dict[str, float] = Field(default={}, exclude_if=lambda times: not times)
     silent: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
     otherwise: tuple[Otherwise, ...] = Field(default=(), exclude_if=lambda least: not least)
+    held_by: tuple[str, ...] = Field(default=(), exclude_if=lambda gates: not gates)
 
     @property
     def set_aside(self) -> dict[str, tuple[str, ...] | dict[str, str] | dict[str, float]]:
