@@ -11,6 +11,7 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 from activities.facts import FactActivities, StandsQuery, UndoQuery
 from activities.ledger import DueBake, EventEntry, LedgerActivities
 from activities.plans import GatewaysQuery, PlanActivities
+from policies.harm_asked import HarmAsked
 from policies.model.change import ChangeKind, ChangeOrder
 from policies.model.fleet import Automation
 from policies.model.report import TakenOver, WatchReport
@@ -98,8 +99,9 @@ class Bake:
         """The plan of the change that has ended this."""
         self._stands = True
         """Whether anything that the change has promoted, or is promoting, still stands."""
-        self._proposed = order.asked
-        """The harm about which operators were asked, each as their votes are bound to it."""
+        self._asked = HarmAsked(order.asked)
+        self._questions = 0
+        """How often this run has asked operators."""
 
     @workflow.run
     async def run(self, order: BakeOrder) -> BakeResult:
@@ -212,7 +214,7 @@ class Bake:
     async def _until_harm_or_peace(self) -> None:
         """Watch for the kept time; a gateway that fails alone meanwhile returns alone, in a task of its own.
 
-        Harm that is only measured is reported once for each gate that shows it, operators decide about it,
+        Harm that is only measured is reported once for each gate until it is over, operators decide about it,
         and the watch goes on.
         """
         until = workflow.now() + self._order.kept
@@ -227,8 +229,11 @@ class Bake:
                 )
             if self._is_to_propose and self._found_harm is not None:
                 harm = self._found_harm
+                self._asked.add(harm)  # it may be over before that is written
                 if await self._propose_to_go_back(harm):
-                    self._proposed = (*self._proposed, basis_of_harm(harm))
+                    self._questions += 1
+                else:
+                    self._asked.drop(harm)
 
     def _is_due(self) -> None:
         self._news = True
@@ -278,7 +283,9 @@ class Bake:
         if report.left_to != self._left_to:
             await tell(watch_of(workflow.info().workflow_id), "leave_to", self._left_to)
             return
-        self._news = self._watched.hear(report) or self._news
+        if self._watched.hear(report):
+            self._asked.see(report.decision, (report.run, report.beginning))
+            self._news = True
         self._alone.hear(self._watched.failed)
 
     @workflow.signal(name="returned")
@@ -316,8 +323,7 @@ class Bake:
     def _is_to_propose(self) -> bool:
         if self._found_harm is None or self._harm is not None:
             return False
-        basis = basis_of_harm(self._found_harm)
-        return not any(asked.covers(basis) for asked in self._proposed)
+        return self._asked.is_news(self._found_harm)
 
     async def _propose_to_go_back(self, decision: Decision) -> bool:
         """Ask an operator to decide; return whether that is written down."""
@@ -328,7 +334,7 @@ class Bake:
             subject=f"{order.fleet}/{order.change}",
             sentence=f"{decision.reason}{TO_DECIDE}",
             basis=basis_of_harm(decision),
-            key=f"{workflow.info().run_id} harm {len(self._proposed)}",
+            key=f"{workflow.info().run_id} harm {self._questions}",
         )
         return await control.note(LedgerActivities.record_event, entry, entry.action)
 

@@ -885,7 +885,7 @@ class Change:
                 return await self._go_back(result.reason)
             if result.against:
                 self._unproven = self._unproven or f"wave {wave.number} was {result.reason}"
-                self._passed_waves.know_as_decided(result.decision)
+            self._passed_waves.take_in(result.decision if result.against else None)
             self._passed = wave.number
             self._go_on_with_a_short_history()
             self._watch_passed_waves()

@@ -15,6 +15,7 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 from activities.facts import FactActivities, LeftOutQuery
 from activities.ledger import GatewayResults, LedgerActivities
 from activities.plans import GatewaysQuery, PlanActivities
+from policies.harm_asked import HarmAsked
 from policies.model.change import GatewayResult
 from policies.model.fleet import Automation
 from policies.model.plan_part import PlanHeader
@@ -23,7 +24,6 @@ from policies.model.value import Name, Packed, Value
 from policies.model.verdict import Basis, Decision
 from policies.notices.entries import WATCHED
 from policies.planning.cohorts import LEFT_OUT, SET_ASIDE
-from policies.votes import basis_of_harm
 from workflows import control
 from workflows.children import left_behind
 from workflows.failed_alone import Failed, FailedAlone
@@ -65,7 +65,7 @@ class PassedWaves:
         self._work: tuple[asyncio.Task[None], ...] = ()
         self._news = False
         self._alone: FailedAlone | None = None
-        self._decided = known.decided if known is not None else ()
+        self._asked = HarmAsked(known.decided if known is not None else ())
         self._by_hand = dict[Name, str]()
         """Why gateways are left to the operators who steered them on their hosts."""
         if known is not None:
@@ -83,7 +83,7 @@ class PassedWaves:
         return PassedSoFar(
             failed=self._alone.dump() if self._alone is not None else Failed(),
             blind=self._watched is not None and self._watched.is_blindness_told,
-            decided=self._decided,
+            decided=self._asked.bases,
         )
 
     def begin(self, change: PassedChange, passed: int, carry: str, child: str) -> None:
@@ -134,6 +134,8 @@ class PassedWaves:
         """Take over a decision of the watch, of an earlier run's, too; return whether it is news."""
         news = self._watched is not None and self._watched.hear(report)
         self._news |= news
+        if news:
+            self._asked.see(report.decision, (report.run, report.beginning))
         return news
 
     def harm(self, automation: Automation) -> Decision | None:
@@ -141,17 +143,18 @@ class PassedWaves:
         return self._watched.harm(automation) if self._watched is not None else None
 
     def harm_to_decide(self) -> Decision | None:
-        """Return harm that operators have to decide about, once for each thing that speaks for it."""
+        """Return harm that operators have to decide about, once for each gate until its harm is over."""
         found = self._watched.found_harm if self._watched is not None else None
-        return found if found is not None and self.know_as_decided(found) else None
+        if found is None or not self._asked.is_news(found):
+            return None
+        self._asked.add(found)
+        return found
 
-    def know_as_decided(self, decision: Decision | None) -> bool:
-        """Ask operators no more about what this decision says; return whether it was news."""
-        basis = basis_of_harm(decision) if decision is not None else None
-        if basis is None or any(seen.covers(basis) for seen in self._decided):
-            return False
-        self._decided = (*self._decided, basis)
-        return True
+    def take_in(self, decided: Decision | None) -> None:
+        """Ask anew about harm once a further wave has passed, but for what operators passed it against."""
+        self._asked = HarmAsked()
+        if decided is not None:
+            self._asked.add(decided)
 
     async def _notice_blindness(self, watched: Watched) -> None:
         while self._work:

@@ -16,6 +16,7 @@ from policies.model.way_back import Confirmation
 from policies.notices.entries import HARM, UNWATCHED
 from tests.fakes.control import CLOSED, MEASURED, QUIET, UNDECIDED, UNHEALTHY
 from tests.patience import PATIENCE, until
+from tests.unit.test_harm_asked import COHORTS, alerting
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import Recorded
 from tests.workflows.test_rollback_facts import without
@@ -291,6 +292,26 @@ async def test_operators_are_asked_once_more_when_another_gate_shows_harm_and_ne
         shown(*readings)
         await is_seen()
     await until(lambda: asked(world) == [logins.reason, tunnels.reason])
+
+
+@pytest.mark.sweep
+async def test_operators_are_asked_again_when_harm_comes_back_and_not_because_it_has_gone(
+    world: World,
+) -> None:
+    """Operators were asked once more while the hold cleared, and never about the harm that came back."""
+    firing, *clearing, cleared = alerting({3}, 8, COHORTS)[3:]
+
+    async def episode(number: int) -> None:
+        for said in (firing, clearing[0], firing, *clearing, cleared):
+            seen = len(world.judge.bakes) + 2
+            world.judge.says(said, wave=0)
+            await until(lambda: len(world.judge.bakes) > seen)  # noqa: B023 - awaited in the same turn
+        await until(lambda: asked(world) == [firing.reason] * number)
+
+    world.judge.says(UNDECIDED, wave=0)
+    await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+    await episode(1)
+    await episode(2)
 
 
 @pytest.mark.sweep

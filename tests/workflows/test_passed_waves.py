@@ -22,6 +22,7 @@ from tests.fakes.control import (
     UNDECIDED,
 )
 from tests.patience import until
+from tests.unit.test_harm_asked import COHORTS, alerting
 from tests.workflows.recorded import blocked
 from tests.workflows.world import (
     NEW,
@@ -129,6 +130,7 @@ async def test_harm_that_is_measured_where_a_wave_has_passed_holds_the_next_wave
     looks = len(world.judge.passed)
     await until(lambda: len(world.judge.passed) > looks + 2)
     assert {world.serving()[name] for name in ("gw-3", "gw-4")} == {"1.1.6"}
+    world.judge.says(QUIET, wave=PASSED)
     await say(rollout, CommandKind.RESUME, "ana", hold_of=PENSTOCK_WATCH)
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
@@ -154,6 +156,106 @@ async def test_operators_who_passed_a_wave_against_harm_are_not_asked_about_the_
     assert (await status_of(rollout)).phase is Phase.OBSERVING
     world.judge.says(decided.model_copy(update={"readings": (logins, tunnels)}), wave=PASSED)
     await in_phase(rollout, Phase.HELD)
+
+
+async def test_harm_that_comes_back_after_operators_let_the_upgrade_go_on_holds_it_again(
+    world: World,
+) -> None:
+    """Each gate asked once in a change: 95 % of logins failed by it two waves later, and nothing held."""
+    world.judge.says(HEALTHY)
+    world.judge.says(UNDECIDED, wave=2)
+    rollout = await world.start(("gw-1",), ("gw-2",), ("gw-3", "gw-4"))
+    await in_phase(rollout, Phase.OBSERVING, wave=2)
+    world.judge.says(failing_logins(60), wave=PASSED)
+    await in_phase(rollout, Phase.HELD)
+    world.judge.says(QUIET, wave=PASSED)
+    await looked(world)
+    await say(rollout, CommandKind.RESUME, "ana", hold_of=PENSTOCK_WATCH)
+    await in_phase(rollout, Phase.OBSERVING, wave=2)
+    world.judge.says(failing_logins(70), wave=PASSED)
+    await in_phase(rollout, Phase.HELD)
+    await say(rollout, CommandKind.RESUME, "ana", hold_of=PENSTOCK_WATCH)
+    world.judge.says(QUIET, wave=PASSED)
+    world.judge.says(HEALTHY, wave=2)
+    world.judge.says(UNDECIDED, wave=3)
+    await in_phase(rollout, Phase.OBSERVING, wave=3)
+    world.judge.says(failing_logins(950), wave=PASSED)
+    await in_phase(rollout, Phase.HELD)
+    needs = (await status_of(rollout)).needs_you
+    assert needs is not None
+    assert "950 of 1000 logins fail" in needs
+
+
+@pytest.mark.sweep
+async def test_harm_that_lasts_is_asked_about_again_once_a_further_wave_has_passed(world: World) -> None:
+    world.judge.says(HEALTHY)
+    world.judge.says(UNDECIDED, wave=2)
+    world.judge.says(UNDECIDED, wave=3)
+    rollout = await world.start(("gw-1",), ("gw-2",), ("gw-3", "gw-4"))
+    await in_phase(rollout, Phase.OBSERVING, wave=2)
+    world.judge.says(failing_logins(60), wave=PASSED)
+    await in_phase(rollout, Phase.HELD)
+    await say(rollout, CommandKind.RESUME, "ana", hold_of=PENSTOCK_WATCH)
+    await looked(world)
+    assert (await status_of(rollout)).phase is Phase.OBSERVING
+    world.judge.says(HEALTHY, wave=2)
+    await in_phase(rollout, Phase.HELD)
+
+
+async def test_an_upgrade_that_operators_let_go_on_is_not_held_again_because_the_harm_has_gone(
+    world: World,
+) -> None:
+    """While its hold cleared, the decision named no gate, and its reason counted as other harm."""
+    firing, *clearing, cleared = alerting({3}, 8, COHORTS)[3:]
+    assert "the cause is gone" in clearing[0].reason
+    rollout = await second_wave_that(world, "its window")
+    world.judge.says(firing, wave=PASSED)
+    await in_phase(rollout, Phase.HELD)
+    world.judge.says(UNDECIDED, wave=2)
+    world.windows.answer = OPEN
+    await say(rollout, CommandKind.RESUME, "ana", hold_of=PENSTOCK_WATCH)
+    await in_phase(rollout, Phase.OBSERVING, wave=2)
+    for said in (*clearing[:2], firing, clearing[0]):
+        world.judge.says(said, wave=PASSED)
+        await looked(world)
+        assert (await status_of(rollout)).phase is Phase.OBSERVING
+    world.judge.says(cleared, wave=PASSED)
+    await looked(world)
+    world.judge.says(firing, wave=PASSED)
+    await in_phase(rollout, Phase.HELD)
+
+
+@pytest.mark.sweep
+async def test_harm_that_lasts_is_not_asked_about_again_after_the_history_was_cut(world: World) -> None:
+    """The watch begins anew, without data: that does not end the harm, and a verdict without it does."""
+    few = GateReading(gate="logins", verdict=GateVerdict.NOT_ENOUGH_DATA, reason="7 logins so far")
+    rollout = await second_wave_that(world, "its window")
+    world.judge.says(failing_logins(60), wave=PASSED)
+    await in_phase(rollout, Phase.HELD)
+    await say(rollout, CommandKind.RESUME, "ana", hold_of=PENSTOCK_WATCH)
+    await in_phase(rollout, Phase.WAITING)
+    world.judge.says(UNDECIDED.model_copy(update={"readings": (few,)}), wave=PASSED)
+    await cut(world, rollout)
+    newest = world.client.get_workflow_handle(rollout.id)
+    for said in (failing_logins(70), QUIET):
+        await looked(world)
+        assert (await status_of(newest)).phase is Phase.WAITING
+        world.judge.says(said, wave=PASSED)
+    await looked(world)
+    world.judge.says(failing_logins(80), wave=PASSED)
+    await in_phase(newest, Phase.HELD)
+
+
+def failing_logins(bad: int) -> Decision:
+    """Return what the judge says after a wave of logins that fail."""
+    reading = GateReading(gate="logins", verdict=GateVerdict.UNHEALTHY, reason=f"{bad} of 1000 logins fail")
+    return MEASURED.model_copy(update={"reason": reading.reason, "readings": (reading,)})
+
+
+async def looked(world: World) -> None:
+    """Wait until the watch over waves that have passed has reported what it sees now."""
+    looks = len(world.judge.passed)
+    await until(lambda: len(world.judge.passed) > looks + 2)
 
 
 @pytest.mark.sweep

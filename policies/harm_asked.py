@@ -1,0 +1,51 @@
+"""Harm on gateways whose wave has passed: operators are asked once about each, until it is over."""
+
+from policies.model.verdict import Basis, Decision, GateVerdict
+from policies.status.awaited import finds_harm
+from policies.votes import basis_of_harm
+
+
+class HarmAsked:
+    """The gates about whose harm operators were asked, each until a decision shows that its harm is over."""
+
+    def __init__(self, bases: tuple[Basis, ...] = ()) -> None:
+        """Remember the harm about which operators were asked before."""
+        self.bases = bases
+        self._watch: object = None
+        self._shown: frozenset[str] = frozenset()
+        """The gates that have shown harm to the watch that reports now."""
+
+    def see(self, decision: Decision, watch: object) -> None:
+        """Take over a decision of this watch: harm that is over is asked about again when it comes back.
+
+        A watch that has just begun has not enough data: that ends only harm which the same watch has found.
+        """
+        if watch != self._watch:
+            self._watch, self._shown = watch, frozenset()
+        harm = frozenset(basis_of_harm(decision).against if finds_harm(decision) else ())
+        self._shown |= harm
+        verdicts = {reading.gate: reading.verdict for reading in decision.readings}
+
+        def is_over(gate: str) -> bool:
+            verdict = verdicts.get(gate, decision.verdict)
+            unproven = verdict is GateVerdict.NOT_ENOUGH_DATA and decision.readings and gate in self._shown
+            return gate not in harm and (verdict is GateVerdict.HEALTHY or bool(unproven))
+
+        left = (tuple(gate for gate in basis.against if not is_over(gate)) for basis in self.bases)
+        now = zip(self.bases, left, strict=True)
+        self.bases = tuple(basis.model_copy(update={"against": gates}) for basis, gates in now if gates)
+
+    def is_news(self, decision: Decision) -> bool:
+        """Return whether a gate speaks for this decision about which operators were not asked."""
+        basis = basis_of_harm(decision)
+        asked = {gate for one in self.bases if one.verdict is basis.verdict for gate in one.against}
+        return not {*basis.against} <= asked
+
+    def add(self, decision: Decision) -> None:
+        """Remember that operators are asked about this decision, or have decided about it."""
+        self.bases = (*self.bases, basis_of_harm(decision))
+
+    def drop(self, decision: Decision) -> None:
+        """Forget the question about this decision, which did not reach operators."""
+        lost = basis_of_harm(decision)
+        self.bases = tuple(basis for basis in self.bases if not lost.covers(basis))
