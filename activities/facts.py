@@ -23,6 +23,7 @@ from policies.drift import (
     left_behind,
     missed,
     pages_due,
+    runs_beside,
     spoken,
     steered_by_hand,
     strays,
@@ -355,6 +356,7 @@ class FactBook(QuarantineBook, EndBook, HostRecordBook, LostBook, TakenBook, Pro
 class _Look:
     """What a fleet's gateways last said, and what of that is not as the ledger wants it."""
 
+    fleet: str
     states: Mapping[str, GatewayState]
     silent: Collection[str]
     """The gateways that did not answer when they were asked last."""
@@ -387,7 +389,7 @@ class _Look:
         """Return whether the gateway reported after that time that it is on its known-good."""
         state, at = self.states.get(gateway), self.asked.get(gateway)
         answer = Answer(state, at) if state is not None and at is not None else None
-        return is_back(answer, self.known_good.get(gateway), since)
+        return is_back(answer, self.known_good.get(gateway), since, datetime.now(UTC))
 
 
 @dataclass(frozen=True)
@@ -633,8 +635,9 @@ class FactActivities:
         open_changes = self._book.open_changes(fleet)
         told = self._book.told_by(open_changes) if open_changes else {}
         claims = {name: one.claims for name, one in told.items()}
+        waves = [name for name, one in told.items() if one.lets_nothing_in]
         return Strays(
-            lets_nothing_in=any(one.lets_nothing_in for one in told.values()),
+            lets_nothing_in=any(self._book.lock_passed_on(name) is None for name in waves),
             by_hand=fresh,
             seen={one.gateway: one.since for one in look.left_out if one.gateway in fresh},
             unpaged=not_paged(fresh, look.returns, datetime.now(UTC)),
@@ -697,7 +700,9 @@ class FactActivities:
         found = what_is_ahead(fleet, later, newest, len(states))
         ahead = found.sentence if found is not None else None
         returns = self._book.returns(fleet)
-        return _Look(states, silent.keys(), asked, ahead, known_good, left_out, returns, by_hand, members)
+        return _Look(
+            fleet, states, silent.keys(), asked, ahead, known_good, left_out, returns, by_hand, members
+        )
 
     def _members_of_file(self, fleet: str) -> frozenset[str] | None:
         """Return the gateways of the fleet's file: others are not looked after; None where no file is."""
@@ -762,7 +767,8 @@ class FactActivities:
         """Return, by lost change, its gateways that have not reported that they are back since it was lost.
 
         Without a change whose workflow may still run, and one that promoted all of its gateways: that one
-        leaves them on its release.
+        leaves them on its release. A gateway that has reported that it is back stays so, whatever it reports
+        later: the change does not move it any more.
 
         Args:
             look: The fleet's newest facts.
@@ -774,8 +780,50 @@ class FactActivities:
             since = reports_count_since(self._book, one, locked)
             if since is not None and not one.is_complete:
                 gateways = gateways_of(self._book, one) & look.looked_after
-                found[one.record.name] = frozenset(n for n in gateways if not look.is_back(n, since))
+                left = gateways - self._book.back_since(look.fleet, since)
+                found[one.record.name] = frozenset(n for n in left if not look.is_back(n, since))
         return found
+
+    def _left_running(
+        self,
+        look: _Look,
+        lost: Sequence[LostChange],
+        not_back: Mapping[Name, frozenset[Name]],
+        locked: datetime | None,
+    ) -> frozenset[Name]:
+        """Return the gateways on which lost changes have left an instance running beside the one that serves.
+
+        An upgrade that was not promoted leaves instances of its release there, and any on a gateway that is
+        not back. A gateway that another change has begun to bring back since is left to its drain: a new one
+        would have a new deadline.
+
+        Args:
+            look: The fleet's newest facts.
+            lost: Its changes without an end.
+            not_back: By lost change, its gateways that have not reported that they are back.
+            locked: Since when the caller has the fleet's lock, by the ledger's clock; None where it has not.
+        """
+        looked_after = look.known_good.keys() - look.by_hand.keys()
+        running, found = {*left_behind(look.states)} & looked_after, set[Name]()
+        for one in lost if running else ():
+            mine = running & gateways_of(self._book, one)
+            release = self._release_of(one)
+            if release is not None:
+                known = not_back.get(one.record.name, frozenset())
+                mine &= known | {name for name in mine if runs_beside(look.states[name], release)}
+            gone = self._book.lock_passed_on(one.record.name) or locked
+            if gone is not None:
+                mine -= {name for name, tried in look.returns.items() if tried.last > gone}
+            found |= mine
+        return frozenset(found)
+
+    def _release_of(self, lost: LostChange) -> Digest | None:
+        """Return the release that an upgrade leaves where it was not promoted; None for any other change."""
+        record = lost.record
+        if record.kind is not ChangeKind.UPGRADE or lost.is_complete or record.plan is None:
+            return None
+        header = self._book.plan_header(record.plan)
+        return header.release.digest if header.release is not None else None
 
     def _strays(self, fleet: str, look: _Look, not_back: Mapping[Name, frozenset[Name]]) -> _Found:
         """Return which gateways are to be brought back now, and which ones later, each with how it strays.
@@ -838,8 +886,7 @@ class FactActivities:
         found = {*strays}
         out = {one.gateway for one in look.left_out}
         drifted = out | found - self._book.touched_by_open_changes(asked.fleet) if found else out
-        if not {asked.change, asked.beside}.issuperset(self._book.open_changes(asked.fleet)):
-            found |= {*left_behind(look.states)} & look.known_good.keys() - look.by_hand.keys()
+        found |= self._left_running(look, every, not_back, locked)
         found |= unreported.keys()
         if asked.beside is not None:
             found &= {*asked.drifted}

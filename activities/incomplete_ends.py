@@ -71,7 +71,7 @@ def complete_ends(book: EndBook, fleet: str, members: Collection[Name]) -> None:
             continue  # what 10,000 gateways answered is read only where all have answered
         states = book.states_of(fleet, sorted(gateways))
         answers = {name: Answer(state, at[name]) for name, state in states.items()}
-        ending = completed_end(record, result, gateways, moves, answers, left_out)
+        ending = completed_end(record, result, gateways, moves, answers, left_out, datetime.now(UTC))
         if ending is not None:
             book.close_change(ending)
 

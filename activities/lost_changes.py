@@ -75,6 +75,10 @@ class LostBook(Protocol):
         """Return when the next change got the fleet's lock, None where this one may have it still."""
         ...
 
+    def back_since(self, fleet: str, since: datetime) -> frozenset[str]:
+        """Return the gateways that reported their known-good after that time, and whatever since."""
+        ...
+
 
 class LeftBook(LostBook, Protocol):
     """The part of the ledger that also says who is in quarantine, and what gateways answered last."""
@@ -109,6 +113,7 @@ def left_by(book: LeftBook, lost: LostChange, *, all_back: bool) -> dict[Name, s
     if not names:
         return {}
     since = reports_count_since(book, lost) or now
+    names = sorted(frozenset(names) - book.back_since(fleet, since))
     known_good = {move.gateway: move.release for move in book.moves(fleet)}
     at = book.said_at(fleet, now - since + timedelta(minutes=1))  # its clock goes on, and this is a bound
     states = book.states_of(fleet, names)
@@ -116,7 +121,7 @@ def left_by(book: LeftBook, lost: LostChange, *, all_back: bool) -> dict[Name, s
     return {
         name: why.get(name, "it has not reported that it is back")
         for name in names
-        if not is_back(answers.get(name), known_good.get(name), since)
+        if not is_back(answers.get(name), known_good.get(name), since, datetime.now(UTC))
     }
 
 

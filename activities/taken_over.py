@@ -1,7 +1,7 @@
 """Gateways of a promotion that a later change has taken over: the watch over the promotion has the others."""
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 from policies.model.change import PENSTOCK, ChangeKind, ChangeRecord, Quarantine
@@ -52,6 +52,10 @@ class TakenBook(Protocol):
         """Return which release takes new sessions on each gateway by its last report."""
         ...
 
+    def back_since(self, fleet: str, since: datetime) -> frozenset[str]:
+        """Return the gateways that reported their known-good after that time, and whatever since."""
+        ...
+
 
 class Taken(NamedTuple):
     """The gateways that a change without an end has taken over, and those that it still will."""
@@ -88,14 +92,17 @@ def _back_since(
 ) -> frozenset[Name]:
     """Return which gateways are back, by their own report since then or by that of a rollback.
 
-    A gateway that is silent now may have come back before; a rollback that waits for others reports that.
+    A gateway that is silent now may have come back before: the ledger has its report of that, or that of a
+    rollback which waits for others.
     """
     takes, known_good = book.takes(change.fleet), book.known_good(change.fleet)
+    now = datetime.now(UTC)
     back = {
         name
         for name in gateways & takes.keys() & known_good.keys()
-        if takes[name].at > since and takes[name].release == known_good[name].digest
+        if since < takes[name].at <= now and takes[name].release == known_good[name].digest
     }
+    back |= gateways & book.back_since(change.fleet, since)
     open_changes = book.open_changes(change.fleet)
     for name, told in book.told_by(open_changes).items():
         record = book.change(name)

@@ -110,6 +110,11 @@ def left_behind(states: Mapping[str, GatewayState]) -> tuple[str, ...]:
     return tuple(name for name, state in sorted(states.items()) if state.left_behind)
 
 
+def runs_beside(state: GatewayState, release: Digest) -> bool:
+    """Return whether an instance of that release runs on the gateway and gets no new sessions."""
+    return any(one.release == release for one in state.instances if one.slot in state.left_behind)
+
+
 def astray(state: GatewayState, release: ReleaseRef) -> str | None:
     """Return why new sessions do not all go to the very process that the release's manifest names."""
     if state.steering.trial is not None:

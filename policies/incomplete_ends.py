@@ -37,17 +37,19 @@ def gateways_of(result: ChangeResult, members: Collection[Name]) -> frozenset[Na
     return frozenset(result.incomplete) | (frozenset(members) if result.more_incomplete else frozenset())
 
 
-def is_back(answer: Answer | None, known_good: ReleaseRef | None, since: datetime) -> bool:
+def is_back(answer: Answer | None, known_good: ReleaseRef | None, since: datetime, now: datetime) -> bool:
     """Return whether a gateway reported after that time that it serves its known-good.
 
-    A gateway that has not reported since may serve anything: silence is never evidence that it is back.
+    A gateway that has not reported since may serve anything: silence is never evidence that it is back. Nor
+    is an answer that is later than now: a clock was ahead when it was written down.
 
     Args:
         answer: What it answered last, None where that is not known.
         known_good: What it goes back to, None where nothing is known to.
         since: The last time at which it may have left its known-good.
+        now: The present time by the ledger's clock.
     """
-    if answer is None or known_good is None or answer.at <= since:
+    if answer is None or known_good is None or not since < answer.at <= now:
         return False
     return astray(answer.state, known_good) is None
 
@@ -59,6 +61,7 @@ def completed_end(
     moves: Collection[KnownGoodMove],
     answers: Mapping[Name, Answer],
     left_out: Collection[Name],
+    now: datetime,
 ) -> ChangeEnding | None:
     """Return the end of a rollback that has every gateway back since its incomplete end, else None.
 
@@ -72,6 +75,7 @@ def completed_end(
         moves: The last move of the known-good of each of them.
         answers: What gateways answered last.
         left_out: Gateways that take part in no change now.
+        now: The present time by the ledger's clock.
     """
     if record.ended is None or not gateways:
         return None
@@ -80,7 +84,7 @@ def completed_end(
     known_good = {move.gateway: move.release for move in moves}
     for name in gateways:
         release = known_good.get(name)
-        if name in left_out or not is_back(answers.get(name), release, record.ended):
+        if name in left_out or not is_back(answers.get(name), release, record.ended, now):
             return None
         if leads_to[name] != release:
             return None

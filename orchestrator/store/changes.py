@@ -115,12 +115,8 @@ class Changes(Book):
         From then on the workflow of this change is gone, whether or not it has an end here. A change that it
         lets in has no lock.
         """
-        table = tables.changes
         with reading(self._engine) as connection:
-            record = row_of(connection, change)
-            later = (table.c.fleet == record.fleet, table.c.number > record.number, table.c.beside.is_(None))
-            began: datetime | None = connection.scalar(select(func.min(table.c.began)).where(*later))
-            return began
+            return lock_passed_on(connection, row_of(connection, change))
 
     def newest_number(self, fleet: str) -> int:
         """Return the number of the fleet's newest change, 0 when there never was one."""
@@ -343,6 +339,14 @@ class Changes(Book):
 def _shown() -> ColumnElement[bool]:
     """Return whether a change is shown as the newest: what penstock does beside another one is not."""
     return or_(tables.changes.c.beside.is_(None), tables.changes.c.requested_by != PENSTOCK)
+
+
+def lock_passed_on(connection: Connection, change: "Row[Any]") -> datetime | None:
+    """Return when the next change got the fleet's lock; see `Changes.lock_passed_on`."""
+    table = tables.changes
+    later = (table.c.fleet == change.fleet, table.c.number > change.number, table.c.beside.is_(None))
+    began: datetime | None = connection.scalar(select(func.min(table.c.began)).where(*later))
+    return began
 
 
 def may_have_moved() -> ColumnElement[bool]:

@@ -3,13 +3,14 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, func, insert, or_, select, update
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
-from orchestrator.store.changes import may_have_moved, row_of
+from orchestrator.store.changes import lock_passed_on, may_have_moved, row_of
 from orchestrator.store.database import reading, writing
 from orchestrator.store.known_good import MOST
+from orchestrator.store.states import reported_back
 from policies.model.change import GatewayResult
 from policies.model.errors import BadInput
 from policies.model.plan import ReleaseRef
@@ -71,22 +72,22 @@ class GatewayResults(Book):
     def touched_by_open_changes(self, fleet: str) -> frozenset[str]:
         """Return the gateways whose sessions changes without an end may have moved.
 
-        A way back that only waits for gateways has moved the others back, and looks after them no more.
+        A way back that only waits for gateways has moved the others back, and looks after them no more. A
+        change whose workflow is gone looks after no gateway that has reported since that it is back.
         """
-        results, changes, stories = tables.gateway_results, tables.changes, tables.stories
+        changes, stories = tables.changes, tables.stories
         is_open = (
-            select(changes.c.name, stories.c.told)
+            select(changes, stories.c.told)
             .outerjoin(stories, stories.c.change == changes.c.name)
             .where(changes.c.fleet == fleet, changes.c.outcome.is_(None))
         )
         with reading(self._engine) as connection:
             moving = [
-                row.name
-                for row in connection.execute(is_open)
+                row
+                for row in connection.execute(is_open).all()
                 if row.told is None or not Told.model_validate_json(row.told).only_waits
             ]
-            wanted = select(results.c.gateway).where(results.c.change.in_(moving), may_have_moved())
-            return frozenset(connection.execute(wanted.distinct()).scalars())
+            return frozenset[str]().union(*(_touched(connection, row) for row in moving))
 
     def touched_by(self, change: str) -> frozenset[str]:
         """Return the gateways that the change has begun to upgrade, without those that operators left out."""
@@ -143,6 +144,20 @@ class GatewayResults(Book):
             counted = select(table.c.state, func.count()).where(table.c.change == change)
             rows = connection.execute(counted.group_by(table.c.state).order_by(table.c.state))
             return {state: int(count) for state, count in rows}
+
+
+def _touched(connection: Connection, change: "Row[Any]") -> frozenset[str]:
+    """Return the gateways that a change without an end may have moved, and has not left on known-good."""
+    results, known = tables.gateway_results, tables.known_good
+    wanted = select(results.c.gateway).where(results.c.change == change.name, may_have_moved())
+    since = lock_passed_on(connection, change)
+    if since is not None:
+        promoted = select(known.c.gateway).where(
+            known.c.fleet == change.fleet, known.c.newest, known.c.change == change.name, ~known.c.back
+        )
+        left_back = results.c.gateway.in_(reported_back(change.fleet, since))
+        wanted = wanted.where(~left_back | results.c.gateway.in_(promoted))
+    return frozenset(connection.execute(wanted).scalars())
 
 
 def _and_what_it_takes_back(change: "Row[Any]") -> "Select[Any]":

@@ -146,14 +146,19 @@ class NoticeFacts(Book):
         return {fleet: count for fleet, count in counts.items() if count}
 
     def gateways_astray(self) -> Mapping[str, tuple[str, ...]]:
-        """Return the gateways of fleets without an open change that take users on another release.
+        """Return the gateways of fleets without a change under way that take users on another release.
 
-        Those that nobody knows, or that say nothing, are not among them; nor are those that are left out.
+        A change whose workflow is gone may wait for one gateway for days, and is not under way. Gateways
+        without a known-good, silent ones and those that are left out are not among them.
         """
         states, known, changes = tables.gateway_states, tables.known_good, tables.changes
         left = tables.quarantine
         out = exists().where(left.c.fleet == states.c.fleet, left.c.gateway == states.c.gateway)
-        busy = exists().where(changes.c.fleet == states.c.fleet, changes.c.outcome.is_(None))
+        later = changes.alias()
+        lost = exists().where(
+            later.c.fleet == changes.c.fleet, later.c.number > changes.c.number, later.c.beside.is_(None)
+        )
+        busy = exists().where(changes.c.fleet == states.c.fleet, changes.c.outcome.is_(None), ~lost)
         same = (known.c.fleet == states.c.fleet) & (known.c.gateway == states.c.gateway) & known.c.newest
         other = or_(func.length(states.c.takes) == 0, known.c.release.contains(states.c.takes)).is_(False)
         wanted = (

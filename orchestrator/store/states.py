@@ -1,20 +1,21 @@
 """Gateway states: what every gateway said of itself when it was last asked, and who was silent."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import Row, case, delete, func, insert, select
+from sqlalchemy import Connection, Row, Select, case, delete, exists, func, insert, select
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from policies.credentials import elsewhere_of
-from policies.drift import digest_of_file
+from policies.drift import astray, digest_of_file
 from policies.model.instance import GatewayState, InstanceState
+from policies.model.plan import ReleaseRef
 from policies.model.value import Digest, Value
 from policies.rebuilding import steered_by
 from policies.rollback import Takes
@@ -92,7 +93,7 @@ class GatewayStates(Book):
         said = {state.gateway: state for state in states}
         at = {name: asked.get(name, now) for name in (*said, *silent)}
         older = self._older(fleet, said, at)
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "gateway": state.gateway,
                 "state": state.model_dump_json(),
@@ -113,6 +114,9 @@ class GatewayStates(Book):
             return
         names = [row["gateway"] for row in rows]
         with writing(self._engine) as connection:
+            seen = _seen_on_known_good(connection, fleet, names, now)
+            seen |= {name: at[name] for name in _on_known_good(connection, fleet, said, names)}
+            rows = [row | {"on_known_good": seen.get(row["gateway"])} for row in rows]
             connection.execute(delete(table).where(table.c.fleet == fleet, table.c.gateway.in_(names)))
             connection.execute(insert(table).values(fleet=fleet), rows)
 
@@ -152,6 +156,14 @@ class GatewayStates(Book):
             releases = {row[0]: int(row[1]) for row in connection.execute(counted.group_by(table.c.takes))}
             silent = {row.gateway: row.silent for row in connection.execute(said_nothing)}
         return releases, silent
+
+    def back_since(self, fleet: str, since: datetime) -> frozenset[str]:
+        """Return the gateways that reported their known-good after that time, whatever they reported later.
+
+        A report from before the last move of known-good, or from later than now, is no evidence.
+        """
+        with reading(self._engine) as connection:
+            return frozenset(connection.execute(reported_back(fleet, since)).scalars())
 
     def takes(self, fleet: str) -> dict[str, Takes]:
         """Return which release takes new sessions on each gateway by what it said last."""
@@ -240,6 +252,50 @@ class GatewayStates(Book):
             if len(rows) < PAGE:
                 return
             last = rows[-1].gateway
+
+
+def reported_back(fleet: str, since: datetime) -> "Select[Any]":
+    """Return the question for the gateways that reported their known-good after that time."""
+    states, known = tables.gateway_states, tables.known_good
+    at = states.c.on_known_good
+    # A change that brought a gateway to the known-good that it had already has moved nothing.
+    moved = exists().where(
+        known.c.fleet == states.c.fleet,
+        known.c.gateway == states.c.gateway,
+        known.c.since >= at,
+        known.c.before.is_(None) | (known.c.before != known.c.release),
+    )
+    return select(states.c.gateway).where(
+        states.c.fleet == fleet, at > since, at <= datetime.now(UTC), ~moved
+    )
+
+
+def _seen_on_known_good(
+    connection: Connection, fleet: str, names: Collection[str], now: datetime
+) -> dict[str, datetime]:
+    """Return when these gateways reported their known-good last, without times of a clock that was ahead."""
+    table = tables.gateway_states
+    wanted = select(table.c.gateway, table.c.on_known_good).where(
+        table.c.fleet == fleet, table.c.gateway.in_(names), table.c.on_known_good <= now
+    )
+    return {row.gateway: row.on_known_good for row in connection.execute(wanted)}
+
+
+def _on_known_good(
+    connection: Connection, fleet: str, said: Mapping[str, GatewayState], names: Collection[str]
+) -> list[str]:
+    """Return which of these gateways report their known-good now."""
+    table, releases = tables.known_good, dict[str, ReleaseRef]()
+    wanted = select(table.c.gateway, table.c.release).where(
+        table.c.fleet == fleet, table.c.gateway.in_([name for name in names if name in said]), table.c.newest
+    )
+    found = list[str]()
+    for gateway, release in connection.execute(wanted):
+        if release not in releases:
+            releases[release] = ReleaseRef.model_validate_json(release)
+        if astray(said[gateway], releases[release]) is None:
+            found.append(gateway)
+    return found
 
 
 def _agents_file(described: str | None, elsewhere: str | None, state: str | None) -> AgentsFile | None:

@@ -184,6 +184,7 @@ gateway_states = Table(
     Column("described", String(71)),
     Column("elsewhere", Text),
     Column("steered_by", BigInteger),
+    Column("on_known_good", Moment),
     Column("at", Moment, nullable=False),
     PrimaryKeyConstraint("fleet", "gateway"),
 )
@@ -194,7 +195,8 @@ the release that takes new sessions there: empty where nobody knows which, NULL 
 `described` is the digest of how its agent's file describes it: empty where an older agent does not tell, NULL
 in rows of an older penstock. `elsewhere` names, as JSON, credentials that a vault has; NULL where an older
 agent does not tell. `steered_by` is the number of the change that wrote its steering table last; NULL where
-no change of the fleet did.
+no change of the fleet did. `on_known_good` is when it was last asked and reported its known-good: later
+silence, or another release, keeps it.
 """
 
 gateway_results = Table(

@@ -207,6 +207,23 @@ async def test_a_bake_watches_again_what_is_back_after_the_next_upgrade_died(tmp
     assert await watched_by(ledger, observation, asked, told) == {first, *others}
 
 
+async def test_a_bake_watches_while_no_agent_answers_what_is_back_after_the_next_upgrade_died(
+    tmp_path: Path,
+) -> None:
+    """R7: the relay is down. A dead host kept that upgrade open, and the bake watched no gateway."""
+    ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
+    asked, following, names = two_upgrades(ledger)
+    asked = asked.model_copy(update={"left_to": TakenOver(change=following)})
+    told = Told(name=following, phase=Phase.OBSERVING, begun=EVERY_WAVE)
+    rollback(ledger, "three")
+    dead, *others = names
+    ledger.record_states("edge", [state(name, on=NEW) for name in others], {dead: "no power"})
+    ledger.record_states("edge", [], dict.fromkeys(names, "its agent does not answer"))
+    assert await watched_by(ledger, observation, asked, told) == {*others}
+    found = await ActivityEnvironment().run(WatchActivities(ledger, observation).watch_wave, asked)
+    assert found.decision.verdict is GateVerdict.METRICS_UNAVAILABLE
+
+
 async def test_a_bake_watches_a_gateway_that_falls_silent_after_a_rollback_by_force_brought_it_back(
     tmp_path: Path,
 ) -> None:

@@ -1,6 +1,7 @@
 """A lost change ends once each of its gateways reports that it is back, or a return brings it back (R1, R7).
 
-A change is lost when its workflow is gone and its row in the ledger has no end.
+A change is lost when its workflow is gone and its row in the ledger has no end. It may wait for one dead
+gateway for days, and then touches no gateway that has reported that it is back.
 """
 
 from dataclasses import dataclass, replace
@@ -11,23 +12,32 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.facts import NAMED, FactActivities, LeftAlone, ReturnQuery, Strays, TriesEntry
 from activities.ledger import LedgerActivities, OthersEntry
+from activities.taken_over import taken_over
 from policies.model.change import (
     PENSTOCK,
     ChangeEnding,
     ChangeKind,
     ChangeOpening,
+    ChangeOrder,
     ChangeRecord,
     GatewayResult,
     KnownGoodBatch,
     Outcome,
     Quarantine,
+    RollbackTargets,
 )
 from policies.model.fleet import Fleet
+from policies.model.instance import GatewayState
+from policies.model.plan import ReleaseRef
+from policies.model.report import TakenOver
 from policies.planning.cohorts import BEGUN, KEPT
+from policies.rollback import rollback_targets
+from policies.status.told import Told
 from tests.fakes.control import FakeFleets, ObservedLedger
-from tests.unit.fleets import NEW, OLD, facts_of, planned, state
+from tests.unit.fleets import NEW, OLD, facts_of, planned, release, state
 
 ALL = frozenset(f"gw-{number}" for number in range(1, 7))
+OLDER = release("1.0.9")
 EARLIER = timedelta(minutes=12)
 """Before the upgrade: reconcile asks 10,000 gateways in turns."""
 
@@ -168,7 +178,7 @@ async def test_a_silent_gateway_is_tried_once_and_then_keeps_the_upgrade_open_un
 ) -> None:
     monkeypatch.setattr("policies.returns.pause_after", lambda tries: timedelta(0))
     lost.begin_return()
-    lost.report(*ALL)
+    lost.report(*ALL - {"gw-3"})
     lost.fall_silent("gw-3")
     assert lost.members(await lost.planned()) == {"gw-3"}
     await lost.tried("gw-3")
@@ -189,7 +199,7 @@ async def test_a_change_without_an_end_rests_only_where_each_such_change_waits_f
     """An upgrade that dies later was never closed while an earlier one waited."""
     monkeypatch.setattr("policies.returns.pause_after", lambda tries: timedelta(0))
     lost.begin_return()
-    lost.report(*ALL)
+    lost.report(*ALL - {"gw-3"})
     lost.fall_silent("gw-3")
     await lost.tried("gw-3")
     lost.ledger.close_change(_ended(lost.back))
@@ -288,6 +298,211 @@ async def test_a_dead_rollback_ends_only_once_its_silent_gateway_has_reported_si
     found = await lost.planned()
     assert lost.members(found) == {"gw-6"}
     assert (await lost.closed(found)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_a_gateway_that_falls_silent_after_it_has_reported_that_it_is_back_keeps_no_upgrade_open(
+    lost: Lost,
+) -> None:
+    lost.begin_return()
+    lost.report(*ALL)
+    lost.fall_silent("gw-3", "gw-4")
+    found = await lost.planned()
+    assert lost.members(found) == frozenset()
+    assert (await lost.closed(found)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_answers_of_a_clock_that_was_ahead_end_no_dead_upgrade(lost: Lost) -> None:
+    """R8: no gateway had reported since the upgrade, and it was closed as rolled back."""
+    lost.report(*ALL, ago=-timedelta(minutes=20))
+    lost.begin_return()
+    assert lost.members(await lost.planned()) == ALL
+    entry = OthersEntry(fleet="edge", change=lost.back, completes=(lost.upgrade,), all_back=False)
+    await ActivityEnvironment().run(LedgerActivities(lost.ledger).close_others, entry)
+    assert lost.ledger.change(lost.upgrade).outcome is Outcome.ROLLBACK_INCOMPLETE
+
+
+async def waits_for_one(lost: Lost) -> None:
+    """Have the upgrade wait for gw-6, which is dead; the others have reported that they are back."""
+    lost.begin_return()
+    lost.report(*ALL - {"gw-6"})
+    lost.fall_silent("gw-6")
+    await lost.tried("gw-6")
+    found = await lost.planned()
+    assert (await lost.closed(found)).outcome is None
+    lost.ledger.close_change(_ended(lost.back))
+
+
+async def test_operators_are_paged_about_gateways_on_another_release_while_a_lost_upgrade_waits_for_one(
+    lost: Lost,
+) -> None:
+    """R7: they were not, for days. While a change is under way it looks after its gateways."""
+    await waits_for_one(lost)
+    lost.ledger.record_states("edge", [state("gw-1", on=NEW), state("gw-2", on=NEW)], {})
+    assert lost.ledger.gateways_astray() == {"edge": ("gw-1", "gw-2")}
+    again = lost.open(ChangeKind.GO_BACK, "again")
+    assert lost.ledger.gateways_astray() == {}
+    lost.ledger.close_change(_ended(again))
+    assert lost.ledger.gateways_astray() == {"edge": ("gw-1", "gw-2")}
+
+
+async def test_a_change_that_waits_is_offered_returns_and_reloads_while_a_lost_upgrade_waits_for_a_gateway(
+    lost: Lost,
+) -> None:
+    """The upgrade died amid a wave, and removed users stayed let in until its dead gateway answered."""
+    order = ChangeOrder(fleet="edge", kind=ChangeKind.UPGRADE, key="upgrade", plan=lost.plan, reason="r")
+    lost.ledger.record_story(order, Told(name=lost.upgrade, in_wave=True, begun=2), 0, ())
+    assert (await lost.found()).lets_nothing_in
+    await waits_for_one(lost)
+    lost.open(ChangeKind.UPGRADE, "next", lost.plan)
+    lost.ledger.record_states("edge", [state("gw-1", on=NEW), state("gw-6", on=NEW)], {})
+    found = await lost.found()
+    assert (found.lets_nothing_in, found.untouched) == (False, ("gw-1",))
+    assert ({*found.strays}, {*found.resting}) == ({"gw-1"}, {"gw-6"})
+
+
+async def test_a_gateway_that_leaves_its_known_good_rests_and_is_counted_while_a_lost_upgrade_waits(
+    lost: Lost,
+) -> None:
+    """It was brought back in every minute with the fleet's lock, for as long as another one was dead."""
+    await waits_for_one(lost)
+    lost.ledger.record_states("edge", [state("gw-1", on=NEW)], {})
+    assert lost.ledger.touched_by_open_changes("edge") == {"gw-6"}
+    lost.back = lost.open(ChangeKind.GO_BACK, "again")
+    found = await lost.planned()
+    assert found is not None
+    assert found.plan is not None
+    member = lost.ledger.plan_members(found.plan)["gw-1"]
+    entry = TriesEntry(fleet="edge", change=lost.back, gateways={"gw-1": member.drifted})
+    await ActivityEnvironment().run(lost.facts.record_tries, entry)
+    lost.ledger.record_known_good_batch(
+        KnownGoodBatch(fleet="edge", change=lost.back, releases={"gw-1": OLD}, back=True)
+    )
+    lost.ledger.clear_quarantines("edge", ["gw-1"], PENSTOCK, "it is back")
+    lost.ledger.close_change(_ended(lost.back))
+    lost.ledger.record_states("edge", [state("gw-1", on=NEW)], {})
+    strays = await lost.found()
+    assert ("gw-1" in strays.resting, "gw-1" in strays.strays) == (True, False)
+    assert lost.ledger.returns("edge")["gw-1"].relapses == 1
+
+
+def beside(name: str, release: ReleaseRef) -> GatewayState:
+    """Return a gateway on its known-good, on which an instance of that release drains."""
+    serves = state(name, draining=5)
+    first, other = serves.instances
+    other = other.model_copy(update={"release": release.digest, "executable": release.executable})
+    return serves.model_copy(update={"instances": (first, other)})
+
+
+async def test_a_return_leaves_drains_alone_that_a_lost_upgrade_has_not_begun(lost: Lost) -> None:
+    """Users of an older instance leave over hours, and each return gave that drain a new deadline."""
+    await waits_for_one(lost)
+    drains = [beside(f"gw-{number}", OLDER) for number in (2, 3, 4)]
+    lost.ledger.record_states("edge", [*drains, state("gw-1", on=NEW)], {})
+    lost.back = lost.open(ChangeKind.GO_BACK, "again")
+    assert lost.members(await lost.planned()) == {"gw-1"}
+
+
+async def test_the_first_return_alone_empties_the_instances_that_a_lost_upgrade_left_running(
+    lost: Lost,
+) -> None:
+    lost.begin_return()
+    lost.report(*ALL - {"gw-6"})
+    lost.ledger.record_states("edge", [beside("gw-2", NEW)], {"gw-6": "does not answer"})
+    assert lost.members(await lost.planned()) == {"gw-2", "gw-6"}
+    await lost.tried("gw-2", "gw-6")
+    lost.ledger.close_change(_ended(lost.back))
+    lost.ledger.record_states("edge", [state("gw-1", on=NEW)], {})
+    lost.back = lost.open(ChangeKind.GO_BACK, "again")
+    assert lost.members(await lost.planned()) == {"gw-1"}
+
+
+async def test_a_bake_judges_a_gateway_that_falls_silent_after_it_was_back_from_a_lost_upgrade(
+    lost: Lost,
+) -> None:
+    """R7: its agent stops, and its daemon and its exporter go on."""
+    order = ChangeOrder(fleet="edge", kind=ChangeKind.UPGRADE, key="upgrade", plan=lost.plan, reason="r")
+    lost.ledger.record_story(order, Told(name=lost.upgrade, begun=9), 0, ())
+    await waits_for_one(lost)
+    left_to = TakenOver(change=lost.upgrade)
+    assert taken_over(lost.ledger, left_to).now == {"gw-6"}
+    lost.fall_silent("gw-1")
+    assert taken_over(lost.ledger, left_to).now == {"gw-6"}
+
+
+async def test_known_good_that_a_dead_upgrade_has_moved_itself_is_no_sign_that_a_gateway_is_back(
+    lost: Lost,
+) -> None:
+    lost.ledger.record_known_good_batch(
+        KnownGoodBatch(fleet="edge", change=lost.upgrade, releases={"gw-1": NEW})
+    )
+    lost.begin_return()
+    lost.report(*ALL - {"gw-1"})
+    lost.ledger.record_states("edge", [state("gw-1", on=NEW)], {})
+    assert lost.ledger.touched_by_open_changes("edge") == {"gw-1"}
+    lost.fall_silent("gw-1")
+    for change in (lost.back, lost.open(ChangeKind.GO_BACK, "again")):
+        back = KnownGoodBatch(fleet="edge", change=change, releases={"gw-1": OLD}, back=True)
+        lost.ledger.record_known_good_batch(back)
+        assert lost.ledger.touched_by_open_changes("edge") == {"gw-1"}
+    lost.report("gw-1")
+    assert lost.ledger.touched_by_open_changes("edge") == frozenset()
+
+
+async def test_a_rollback_takes_a_promotion_back_from_which_a_dead_upgrade_has_each_gateway_back(
+    url: str,
+) -> None:
+    """R1: gw-6 has been back and is dead now. The upgrade stayed open, and a rollback moved no gateway."""
+    lost = upgrade_over_a_promotion(url)
+    now = datetime.now(UTC)
+    lost.ledger.record_states("edge", [state(name, on=NEW) for name in ALL], {}, dict.fromkeys(ALL, now))
+    lost.fall_silent("gw-6")
+    await lost.tried("gw-6")
+    assert (await lost.closed(await lost.planned())).outcome is Outcome.ROLLED_BACK
+    lost.ledger.close_change(_ended(lost.back))
+    assert back_by_rollback(lost).targets == dict.fromkeys(sorted(ALL), OLD)
+
+
+async def test_a_rollback_of_a_dead_upgrade_that_waits_for_a_gateway_names_the_one_that_goes_further(
+    url: str,
+) -> None:
+    """A gateway that has not reported since may serve the upgrade's release, which is taken back first."""
+    lost = upgrade_over_a_promotion(url)
+    others = sorted(ALL - {"gw-6"})
+    now = datetime.now(UTC)
+    lost.ledger.record_states("edge", [state(one, on=NEW) for one in others], {}, dict.fromkeys(others, now))
+    lost.fall_silent("gw-6")
+    await lost.tried("gw-6")
+    assert (await lost.closed(await lost.planned())).outcome is None
+    lost.ledger.close_change(_ended(lost.back))
+    found = back_by_rollback(lost)
+    assert found.targets == dict.fromkeys(sorted(ALL), NEW)
+    assert f"one by name (--to {OLD.version}) does so at once" in found.sentence
+
+
+def upgrade_over_a_promotion(url: str) -> Lost:
+    """Return a return that has the lock after an upgrade died on six gateways whose known-good is NEW."""
+    facts, ledger = facts_of(len(ALL)), ObservedLedger(url)
+    fleet, states, _ = facts
+    ledger.begin("edge", OLD, states)
+    lost = Lost(ledger, fleet, ledger.record_plan(planned(facts)), "")
+    promoted = lost.open(ChangeKind.UPGRADE, "promoted", lost.plan)
+    releases = dict.fromkeys(sorted(ALL), NEW)
+    ledger.record_known_good_batch(KnownGoodBatch(fleet="edge", change=promoted, releases=releases))
+    ledger.close_change(ChangeEnding(change=promoted, outcome=Outcome.PROMOTED, sentence="promoted"))
+    lost.upgrade = lost.open(ChangeKind.UPGRADE, "upgrade", lost.plan)
+    at = datetime.now(UTC)
+    ledger.record_gateways(
+        lost.upgrade,
+        [GatewayResult(gateway=one, wave=1, state=KEPT, slot="b", started=1.0, at=at) for one in sorted(ALL)],
+    )
+    lost.begin_return()
+    return lost
+
+
+def back_by_rollback(lost: Lost) -> RollbackTargets:
+    """Return what a rollback without a name takes back."""
+    unfinished, moves = lost.ledger.unfinished_change("edge"), lost.ledger.moves("edge")
+    return rollback_targets(moves, unfinished, timedelta(hours=24), datetime.now(UTC))
 
 
 def _ended(change: str) -> ChangeEnding:

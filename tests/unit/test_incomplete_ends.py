@@ -61,7 +61,8 @@ def end(
     left_out: Collection[str] = (),
     moves: Collection[KnownGoodMove] = tuple(map(move, EVERY)),
 ) -> ChangeEnding | None:
-    return completed_end(RECORD, result, gateways_of(result, EVERY), moves, answers, left_out)
+    now = LATER + timedelta(minutes=1)
+    return completed_end(RECORD, result, gateways_of(result, EVERY), moves, answers, left_out, now)
 
 
 def test_a_rollback_is_complete_once_each_gateway_that_its_end_names_was_seen_on_its_known_good() -> None:
@@ -81,8 +82,9 @@ def test_a_rollback_is_complete_once_each_gateway_that_its_end_names_was_seen_on
         Answer(state("gw-1", on=NEW), LATER),
         Answer(state("gw-1", trial="b"), LATER),
         Answer(state("gw-1", serving=None), LATER),
+        Answer(state("gw-1"), LATER + timedelta(minutes=20)),
     ],
-    ids=["silent", "seen before the end", "on the release", "on trial", "nowhere"],
+    ids=["silent", "seen before the end", "on the release", "on trial", "nowhere", "by a clock ahead"],
 )
 def test_a_rollback_stays_incomplete_while_one_of_its_gateways_was_not_seen_back_since(
     answer: Answer | None,

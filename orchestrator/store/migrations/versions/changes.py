@@ -268,6 +268,7 @@ def _gateways() -> None:
         sa.Column("gateway", _NAME, nullable=False),
         sa.Column("state", sa.Text),
         sa.Column("silent", sa.Text),
+        sa.Column("on_known_good", _TIME),
         sa.Column("at", _TIME, nullable=False),
         sa.PrimaryKeyConstraint("fleet", "gateway", name="pk_gateway_states"),
     )
