@@ -20,6 +20,7 @@ from policies.model.errors import TooMany
 from policies.model.fleet import Fleet
 from policies.model.people import Caller, Role, Via
 from policies.model.plan import Strategy
+from policies.planning.plan import plan as make_plan
 from tests.fakes.gateway import FakeGateway
 from tests.patience import until
 from tests.service.test_approvals import DORA, House, Releases, house, place, releases
@@ -104,7 +105,7 @@ async def test_all_that_takes_long_of_a_plan_is_done_in_the_threads_for_plans(
 async def test_a_person_who_has_many_plans_made_at_once_keeps_nobody_from_planning_or_looking(
     house: House, surveyed: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free, made, service = threading.Event(), changes_module.make_plan, house.installation.service
+    free, made, service = threading.Event(), make_plan, house.installation.service
 
     def slow(*given: Any, **named: Any) -> Any:
         free.wait()
