@@ -806,11 +806,12 @@ class FactActivities:
         looked_after = look.known_good.keys() - look.by_hand.keys()
         running, found = {*left_behind(look.states)} & looked_after, set[Name]()
         for one in lost if running else ():
-            mine = running & gateways_of(self._book, one)
             release = self._release_of(one)
             if release is not None:
-                known = not_back.get(one.record.name, frozenset())
-                mine &= known | {name for name in mine if runs_beside(look.states[name], release)}
+                mine = {name for name in running if runs_beside(look.states[name], release)}
+                mine |= running & not_back.get(one.record.name, frozenset())
+            else:
+                mine = running & gateways_of(self._book, one)
             gone = self._book.lock_passed_on(one.record.name) or locked
             if gone is not None:
                 mine -= {name for name, tried in look.returns.items() if tried.last > gone}
@@ -820,8 +821,10 @@ class FactActivities:
     def _release_of(self, lost: LostChange) -> Digest | None:
         """Return the release that an upgrade leaves where it was not promoted; None for any other change."""
         record = lost.record
-        if record.kind is not ChangeKind.UPGRADE or lost.is_complete or record.plan is None:
+        if record.kind is not ChangeKind.UPGRADE or lost.is_complete:
             return None
+        if record.release_digest is not None or record.plan is None:
+            return record.release_digest
         header = self._book.plan_header(record.plan)
         return header.release.digest if header.release is not None else None
 
