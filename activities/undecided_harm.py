@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from policies.harm_asked import answers_to_harm
 from policies.model.change import PENSTOCK_WATCH, KnownGoodMove
 from policies.model.errors import Refused
 from policies.model.value import sentence
 from policies.model.verdict import HarmTold
-from policies.notices.entries import answers_to_harm
 
 LONGEST = 200
 """Characters of the harm in a refusal, which names both answers within what a step may report."""

@@ -1,5 +1,7 @@
 """Harm on gateways whose wave has passed: operators are asked once about each, until it is over."""
 
+from policies.model.change import PENSTOCK_WATCH
+from policies.model.offer import Offer, Verb
 from policies.model.verdict import Basis, Decision, GateVerdict
 from policies.status.awaited import finds_harm
 from policies.votes import basis_of_harm
@@ -49,3 +51,9 @@ class HarmAsked:
         """Forget the question about this decision, which did not reach operators."""
         lost = basis_of_harm(decision)
         self.bases = tuple(basis for basis in self.bases if not lost.covers(basis))
+
+
+def answers_to_harm(fleet: str) -> tuple[Offer, ...]:
+    """Return how operators decide about harm that was found after a promotion: roll back, or accept it."""
+    accept = Offer(verb=Verb.RESUME, fleet=fleet, hold_of=PENSTOCK_WATCH)
+    return Offer(verb=Verb.ROLL_BACK, fleet=fleet), accept

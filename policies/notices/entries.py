@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from policies.harm_asked import answers_to_harm
 from policies.model.approval import APPROVAL_AWAITED, PLAN_APPROVED
 from policies.model.audit import AuditEntry
-from policies.model.change import PENSTOCK_WATCH
 from policies.model.drain import DRAIN_OVER, DrainEvent
 from policies.model.offer import Offer, Verb
 from policies.model.verdict import Basis, HarmTold
@@ -86,12 +86,6 @@ def harm_after(before: HarmTold | None, action: str, body: Mapping[str, Any]) ->
     if action == HARM and body.get("basis") is not None:
         bases = (*bases, Basis.model_validate(body["basis"]))
     return HarmTold(sentence=said, bases=bases, accepted=action == HARM_ACCEPTED)
-
-
-def answers_to_harm(fleet: str) -> tuple[Offer, ...]:
-    """Return how operators decide about harm that was found after a promotion: roll back, or accept it."""
-    accept = Offer(verb=Verb.RESUME, fleet=fleet, hold_of=PENSTOCK_WATCH)
-    return Offer(verb=Verb.ROLL_BACK, fleet=fleet), accept
 
 
 def _of_bake(entry: AuditEntry, fleet: str, change: str, reason: str) -> Told:
