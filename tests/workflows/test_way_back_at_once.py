@@ -196,6 +196,7 @@ async def test_harm_where_a_wave_has_passed_holds_a_change_whose_operators_decid
 @pytest.mark.sweep
 async def test_harm_of_which_operators_have_decided_holds_no_change_again(asking: World) -> None:
     rollout = await held_for_harm(asking)
+    asking.judge.says(QUIET, wave=PASSED)
     await say(rollout, CommandKind.RESUME, "ana", hold_of=PENSTOCK_WATCH)
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
