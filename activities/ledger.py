@@ -27,6 +27,7 @@ from policies.model.change import (
     ChangeOrder,
     ChangeRecord,
     GatewayResult,
+    Outcome,
     Quarantine,
 )
 from policies.model.fleet import Automation, GatewayRef
@@ -296,6 +297,21 @@ class LedgerActivities:
             Refused: It has begun no wave yet, and harm after a promotion of its fleet waits for a decision.
         """
         await in_a_thread(self._require_open, name)
+
+    @activity.defn(name="require_goes_back")
+    async def require_goes_back(self, name: str) -> None:
+        """Return if the change may still end as rolled back.
+
+        A ledger that was slow may have taken the end of its promotion after its way back had begun.
+
+        Raises:
+            ChangeEnded: It has another end.
+        """
+        await in_a_thread(self._require_goes_back, name)
+
+    def _require_goes_back(self, name: str) -> None:
+        if self._book.change(name).outcome is not Outcome.PROMOTED:
+            self._book.require_open(name)
 
     def _require_open(self, name: str) -> None:
         self._book.require_open(name)

@@ -943,13 +943,16 @@ class Change:
         """Raise where the ledger has the change as ended; it is asked until it answers."""
         await control.record(LedgerActivities.require_open, self._name)
 
-    async def _refuse_a_repeated_run(self) -> None:
+    async def _refuse_a_repeated_run(self, *, goes_back: bool = False) -> None:
         """Raise where the ledger has the change as ended: somebody had the engine repeat a run after a cut.
+
+        A promotion that it takes back has not ended it, though the ledger may have its end by now.
 
         A ledger that is away holds nothing up: the fences of the gateways refuse what an ended change orders.
         """
+        step = LedgerActivities.require_goes_back if goes_back else LedgerActivities.require_open
         try:
-            await control.ask(LedgerActivities.require_open, self._name)
+            await control.ask(step, self._name)
         except ActivityError as error:
             if is_cancelled_exception(error) or code_of(error) == ChangeEnded.__name__:
                 raise
@@ -1375,7 +1378,7 @@ class Change:
 
     async def _go_on_restoring(self, order: RestoreOrder) -> ChangeResult:
         """Wait for the restore that an earlier run of this change began, and end as that run would have."""
-        await self._refuse_a_repeated_run()
+        await self._refuse_a_repeated_run(goes_back=True)
         back = await self._restored_meanwhile(order)
         if self._order.kind is not ChangeKind.GO_BACK:
             return self._in_the_words_of_whoever_asked(self._after_restore(back, order.reason))

@@ -201,6 +201,7 @@ def record_activities(
     return [
         ledger.open_change,
         ledger.require_open,
+        ledger.require_goes_back,
         ledger.close_change,
         ledger.close_others,
         ledger.read_open_changes,
