@@ -298,6 +298,13 @@ class LedgerActivities:
         """
         await in_a_thread(self._require_open, name)
 
+    def _require_open(self, name: str) -> None:
+        self._book.require_open(name)
+        change, story = self._book.change(name), self._book.story(name)
+        has_begun = story is not None and story.told.begun > 0
+        if change.kind is ChangeKind.UPGRADE and not has_begun:
+            require_decided(self._book, change.fleet)
+
     @activity.defn(name="require_goes_back")
     async def require_goes_back(self, name: str) -> None:
         """Return if the change may still end as rolled back.
@@ -312,13 +319,6 @@ class LedgerActivities:
     def _require_goes_back(self, name: str) -> None:
         if self._book.change(name).outcome is not Outcome.PROMOTED:
             self._book.require_open(name)
-
-    def _require_open(self, name: str) -> None:
-        self._book.require_open(name)
-        change, story = self._book.change(name), self._book.story(name)
-        has_begun = story is not None and story.told.begun > 0
-        if change.kind is ChangeKind.UPGRADE and not has_begun:
-            require_decided(self._book, change.fleet)
 
     @activity.defn(name="close_change")
     async def close_change(self, ending: ChangeEnding) -> None:

@@ -126,6 +126,13 @@ def two_upgrades(ledger: Ledger) -> tuple[WatchSlice, str, list[str]]:
     return WatchSlice(change=change, plan=digest, wave=0, complete=True), following, names
 
 
+def left_to_the_next(ledger: Ledger, up_to: int | None = None) -> tuple[WatchSlice, str, list[str]]:
+    """Return the same for a bake that has left its gateways to the next upgrade, up to that wave."""
+    asked, following, names = two_upgrades(ledger)
+    left_to = TakenOver(change=following, up_to=up_to)
+    return asked.model_copy(update={"left_to": left_to}), following, names
+
+
 async def test_a_bake_leaves_to_the_next_upgrade_what_its_waves_have_reached_until_that_ends(
     tmp_path: Path,
 ) -> None:
@@ -147,8 +154,7 @@ async def test_a_bake_leaves_to_the_next_upgrade_what_its_waves_have_reached_unt
 async def test_a_bake_watches_again_what_the_next_upgrade_has_brought_back(tmp_path: Path) -> None:
     """R3, R7: a rollback that waits for a dead host kept every gateway of its waves from it, for days."""
     ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
-    asked, following, names = two_upgrades(ledger)
-    asked = asked.model_copy(update={"left_to": TakenOver(change=following)})
+    asked, following, names = left_to_the_next(ledger)
     goes_back = Told(name=following, phase=Phase.ROLLING_BACK, begun=EVERY_WAVE)
     waits = goes_back.model_copy(update={"only_waits": True, "not_back": {names[0]: "no power"}})
     assert await watched_by(ledger, observation, asked, goes_back) == set()
@@ -160,8 +166,7 @@ async def test_a_bake_watches_none_of_many_gateways_that_are_not_back_before_it_
 ) -> None:
     """A change names only the first of them, and the others may run the release that failed."""
     ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
-    asked, following, names = two_upgrades(ledger)
-    asked = asked.model_copy(update={"left_to": TakenOver(change=following)})
+    asked, following, names = left_to_the_next(ledger)
     told = Told(
         name=following,
         phase=Phase.ROLLING_BACK,
@@ -183,8 +188,7 @@ async def test_a_bake_that_begins_anew_watches_the_waves_that_the_next_upgrade_h
 ) -> None:
     """R7: it left every gateway to that upgrade until its next wave began, perhaps for days."""
     ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
-    asked, following, names = two_upgrades(ledger)
-    asked = asked.model_copy(update={"left_to": TakenOver(change=following)})
+    asked, following, names = left_to_the_next(ledger)
     reached = set(ledger.plan(asked.plan).waves[0].gateways)
     told = Told(name=following, phase=Phase.OBSERVING, begun=1)
     assert await watched_by(ledger, observation, asked, told) == {*names} - reached
@@ -193,8 +197,7 @@ async def test_a_bake_that_begins_anew_watches_the_waves_that_the_next_upgrade_h
 async def test_a_bake_watches_again_what_is_back_after_the_next_upgrade_died(tmp_path: Path) -> None:
     """R3, R7: it has no end before its last gateway is back, and nothing of its waves was watched."""
     ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
-    asked, following, names = two_upgrades(ledger)
-    asked = asked.model_copy(update={"left_to": TakenOver(change=following, up_to=EVERY_WAVE)})
+    asked, following, names = left_to_the_next(ledger, EVERY_WAVE)
     told = Told(name=following, phase=Phase.OBSERVING, begun=EVERY_WAVE)
     ledger.record_states("edge", [state(name, on=NEW) for name in names], {})  # before anything was switched
     assert await watched_by(ledger, observation, asked, told) == set()
@@ -212,8 +215,7 @@ async def test_a_bake_watches_while_no_agent_answers_what_is_back_after_the_next
 ) -> None:
     """R7: the relay is down. A dead host kept that upgrade open, and the bake watched no gateway."""
     ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
-    asked, following, names = two_upgrades(ledger)
-    asked = asked.model_copy(update={"left_to": TakenOver(change=following)})
+    asked, following, names = left_to_the_next(ledger)
     told = Told(name=following, phase=Phase.OBSERVING, begun=EVERY_WAVE)
     rollback(ledger, "three")
     dead, *others = names
@@ -228,8 +230,7 @@ async def test_a_bake_watches_a_gateway_that_falls_silent_after_a_rollback_by_fo
     tmp_path: Path,
 ) -> None:
     ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
-    asked, following, names = two_upgrades(ledger)
-    asked = asked.model_copy(update={"left_to": TakenOver(change=following)})
+    asked, following, names = left_to_the_next(ledger)
     told = Told(name=following, phase=Phase.OBSERVING, begun=EVERY_WAVE)
     name = rollback(ledger, "three", asked.plan)
     ledger.record_states("edge", [], dict.fromkeys(names, "its agent does not answer"))
@@ -242,8 +243,7 @@ async def test_a_bake_watches_a_gateway_that_falls_silent_after_a_rollback_by_fo
 async def test_a_bake_leaves_gateways_to_an_upgrade_that_lets_a_rollback_in(tmp_path: Path) -> None:
     """What runs beside it has no lock, and proves nothing of it."""
     ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
-    asked, following, names = two_upgrades(ledger)
-    asked = asked.model_copy(update={"left_to": TakenOver(change=following, up_to=EVERY_WAVE)})
+    asked, following, names = left_to_the_next(ledger, EVERY_WAVE)
     told = Told(name=following, phase=Phase.OBSERVING, begun=EVERY_WAVE)
     rollback(ledger, "three", beside=following)
     ledger.record_states("edge", [state(name, on=NEW) for name in names], {})
@@ -282,8 +282,7 @@ async def watched_by(ledger: Ledger, observation: Blind, asked: WatchSlice, told
 async def test_a_bake_that_has_left_every_gateway_to_the_next_upgrade_misses_nothing(tmp_path: Path) -> None:
     """It is not blind: operators are not notified that nothing is watched."""
     ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
-    asked, following, _ = two_upgrades(ledger)
-    asked = asked.model_copy(update={"left_to": TakenOver(change=following, up_to=EVERY_WAVE)})
+    asked, _, _ = left_to_the_next(ledger, EVERY_WAVE)
     found = await ActivityEnvironment().run(WatchActivities(ledger, observation).watch_wave, asked)
     assert (found.over, found.ticks, observation.asked) == (False, 1, [])
     assert (found.decision.action, found.decision.verdict) == (Action.HOLD, GateVerdict.NOT_ENOUGH_DATA)
