@@ -64,7 +64,7 @@ async def until(
         raise TimeoutError(f"not so within {seconds:g} s; found: {found()}" if found else str(late)) from late
 
 
-async def told(ask: Callable[[], Awaitable[T]]) -> T:
+async def answered(ask: Callable[[], Awaitable[T]]) -> T:
     """Return what an engine says that may be too busy to say it at once.
 
     Raises:

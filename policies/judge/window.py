@@ -290,7 +290,7 @@ def _unseen(
 
 
 def _may_be_missing(policy: GatePolicy, aside: Asides, names: Collection[str], cohorts: Cohorts) -> bool:
-    """Whether a window goes on without these: a wave of which that leaves none to judge lacks evidence."""
+    """Return whether the window goes on without these gateways; a wave needs one that can be judged."""
     is_judged = policy.passed or leaves_any(aside, names, cohorts)
     return is_judged and may_fail_too(aside, names, cohorts)
 

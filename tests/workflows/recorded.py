@@ -17,7 +17,7 @@ from policies.model.plan import ReleaseRef
 from policies.model.status import ChangeStatus
 from tests.fakes.control import ObservedLedger
 from tests.fakes.gateway import FakeGateway
-from tests.patience import PATIENCE, told, until
+from tests.patience import PATIENCE, answered, until
 from tests.workflows.engine import Engine
 from tests.workflows.world import NEW, OLD, World, fleet_of, reconcile, working
 from workflows.reconcile import ReconcileResult
@@ -73,7 +73,7 @@ class Recorded:
 
     async def status(self) -> ChangeStatus:
         """Return what its people are told, by an engine that may be busy."""
-        return await told(lambda: self.service.status("edge"))
+        return await answered(lambda: self.service.status("edge"))
 
     async def bakes(self) -> bool:
         """Whether the last promotion is still watched."""

@@ -15,7 +15,7 @@ from policies.model.way_back import RollbackAsked
 from policies.model.windows import WindowAnswer
 from policies.status.told import Told
 from tests.fakes.control import CLOSED, HEALTHY, OPEN, UNDECIDED
-from tests.patience import told, until
+from tests.patience import answered, until
 from tests.workflows.recorded import SOON, Recorded, blocked
 from tests.workflows.test_settings import configured, with_settings
 from tests.workflows.world import (
@@ -293,7 +293,7 @@ async def test_bad_settings_are_taken_back_while_an_upgrade_only_waits_and_no_re
     assert "the settings that it had before edge-3; every gateway keeps its release" in receipt.sentence
     await until(lambda: not any(fake.settings for fake in world.gateways.values()), SOON)
     assert set(world.serving().values()) == {NEW.version}
-    status = await told(lambda: service.status("edge"))
+    status = await answered(lambda: service.status("edge"))
     assert (status.rollout, status.phase) == (name, Phase.WAITING)
 
 
@@ -319,7 +319,7 @@ async def test_a_rollback_to_a_release_by_name_ends_an_upgrade_that_only_waits(r
     name = await recorded.start(release=NEW)
     with pytest.raises(Refused, match="never known-good"):
         await service.roll_back(world.fleet, "ana", "users call", to=release("2.0.0"))
-    status = await told(lambda: service.status("edge"))
+    status = await answered(lambda: service.status("edge"))
     assert status.phase is not Phase.ENDED  # what is refused ends nothing
     receipt = await service.roll_back(world.fleet, "ana", "users call", to=OLD)
     assert f"{name} has moved no session and ends." in receipt.sentence

@@ -17,7 +17,7 @@ from policies.model.offer import Offer, Verb
 from policies.model.people import ROOT
 from policies.model.way_back import Confirmation
 from policies.rollback import confirmation_of, rollback_targets
-from tests.patience import told, until
+from tests.patience import answered, until
 from tests.workflows.test_reconcile import promoted, service  # noqa: F401 - fixture
 from tests.workflows.world import (
     NEW,
@@ -199,7 +199,7 @@ async def test_a_second_person_is_asked_through_the_service(real: World, service
     )
     with pytest.raises(Conflict, match="takes it to known-good at once"):
         await service.roll_back(real.fleet, "ana", "again", to=NEW)
-    status = await told(lambda: service.status("edge"))
+    status = await answered(lambda: service.status("edge"))
     yes = Command(id="1", kind=CommandKind.APPROVE, person="bo", reason="seen", approves=status.confirm)
     await service.command("edge", yes)
     await result_of(service._change("edge"))
@@ -241,7 +241,7 @@ async def test_a_rollback_that_cannot_finish_names_every_gateway_and_goes_on(
         return (await service.status("edge")).outcome is Outcome.ROLLBACK_INCOMPLETE
 
     await until(is_incomplete)
-    status = await told(lambda: service.status("edge"))
+    status = await answered(lambda: service.status("edge"))
     assert status.incomplete == ("gw-1: gw-1: nft says no",)
     real.gateways["gw-1"]._failures.clear()
     await result_of(service._change("edge"))

@@ -60,7 +60,7 @@ from tests.fakes.control import (
     ObservedLedger,
 )
 from tests.fakes.gateway import FakeGateway
-from tests.patience import PATIENCE, told, until
+from tests.patience import PATIENCE, answered, until
 from tests.workflows.ending import ending
 from tests.workflows.engine import SUGGEST_SHORT_HISTORY
 from tests.workflows.hanging import said_when_it_hangs
@@ -336,7 +336,7 @@ async def refusal_of(order: Awaitable[CommandReceipt]) -> str:
 
 
 async def status_of(rollout: Running) -> ChangeStatus:
-    return await told(lambda: rollout.query(Change.status))
+    return await answered(lambda: rollout.query(Change.status))
 
 
 async def in_phase(rollout: Running, phase: Phase, wave: int = 1) -> None:
