@@ -3,13 +3,15 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from deploy.lab import credentials
 from deploy.lab.daemons.ocserv import LabOcserv
+from policies.model.errors import PenstockError
 from tests.hosts import image as recipe
 from tests.hosts import ocserv
 from tests.hosts.host import Host
@@ -35,13 +37,37 @@ systemd-nspawn --quiet --register=no --keep-unit --private-network --directory=/
 """What keeper.sh and a boot ask of a machine, and nothing of ours."""
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Make the hosts' image before a test's own time runs: a busy machine takes longer than a test may."""
+    if "image" in getattr(item, "fixturenames", ()) and not _missing():
+        _image()
+    return (yield)
+
+
+def _missing() -> list[str]:
+    """Return the Debian packages of programs that are not here."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    return sorted(package for name, package in PROGRAMS.items() if not shutil.which(name, path=path))
+
+
+@cache
+def _image() -> Path | PenstockError:
+    """Return the image, or why it cannot be made: one try for all tests of this process."""
+    try:
+        return recipe.image()
+    except PenstockError as why:
+        return why
+
+
 @pytest.fixture(scope="session")
 def image() -> Path:
     """The hosts' image, made if it is missing; skip where this machine cannot boot it, and say why."""
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    if missing := sorted(package for name, package in PROGRAMS.items() if not shutil.which(name, path=path)):
+    if missing := _missing():
         pytest.skip(f"programs are missing: `apt-get install --no-install-recommends {' '.join(missing)}`")
-    made = recipe.image()
+    made = _image()
+    if isinstance(made, PenstockError):
+        raise made
     tried = subprocess.run(
         ["unshare", "--mount", "sh", "-c", _TRY, "sh", made, Path(__file__).with_name("disk.sh")],
         capture_output=True,

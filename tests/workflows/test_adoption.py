@@ -134,12 +134,12 @@ async def test_an_upgrade_from_what_was_adopted_leaves_its_users_and_goes_back_t
     async with working(await serving_by_themselves(server)) as world:
         await adopt(world)
         world.look()
-        world.gateways["gw-2"].bad_releases.add(OLD.digest)
+        world.gateways["gw-1"].bad_releases.add(OLD.digest)
         result = await world.upgrade(("gw-1",), ("gw-2",), release=OLD)
         assert result.outcome is Outcome.ROLLED_BACK
         await until(lambda: set(world.serving().values()) == {FOUND.version})
         assert [fake.slots[ADOPTED].people for fake in world.gateways.values()] == [list(USERS)] * 2
-        world.gateways["gw-2"].bad_releases.clear()
+        world.gateways["gw-1"].bad_releases.clear()
         assert (await world.upgrade(("gw-1",), ("gw-2",), release=OLD)).outcome is Outcome.PROMOTED
         assert all(fake.lost == [] for fake in world.gateways.values())
         assert world.book.known_good("edge") == dict.fromkeys(world.gateways, OLD)
