@@ -63,6 +63,7 @@ def built_hidden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HiddenLab
     shutil.rmtree(lab.folder, ignore_errors=True)
 
 
+@pytest.mark.sweep
 async def test_a_release_with_camouflage_is_probed_tested_and_mirrored_by_its_secret_address(
     built_hidden: HiddenLab,
 ) -> None:

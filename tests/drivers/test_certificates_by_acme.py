@@ -113,6 +113,7 @@ def killed_and_repeated(authority: Pebble, folder: Path, line: str) -> int:
     return found
 
 
+@pytest.mark.sweep
 def test_killed_between_the_order_and_its_certificate_the_repeat_takes_what_was_ordered(
     authority: Pebble, tmp_path: Path
 ) -> None:

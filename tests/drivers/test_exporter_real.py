@@ -38,6 +38,7 @@ async def serving(lab: GatewayLab, version: str) -> str:  # noqa: F811
     return slot
 
 
+@pytest.mark.sweep
 async def test_users_sessions_probe_and_steering_are_shown_as_they_are(
     lab: GatewayLab,  # noqa: F811
     exporters: list[Exporter],  # noqa: F811

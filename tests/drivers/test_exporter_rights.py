@@ -49,6 +49,7 @@ async def exports_sessions(
     await exporter.until(lambda shown: shown.get((SESSIONS, slot, "")) == 0)
 
 
+@pytest.mark.sweep
 async def test_the_packaged_exporter_reads_sessions_at_an_occtl_socket_of_another_user(
     lab: GatewayLab,  # noqa: F811
     exporters: list[Exporter],  # noqa: F811

@@ -97,6 +97,7 @@ def fuzz_without_the_manifest(folder: Path, seed: int, count: int) -> int:
     return written
 
 
+@pytest.mark.sweep
 def test_no_manifest_writes_outside_of_its_release_and_every_refusal_is_ours(tmp_path: Path) -> None:
     """H4: links through links and single files below `root/` led out of the tree."""
     ends = fuzz(tmp_path, 11, 400)

@@ -132,6 +132,7 @@ def _descendants() -> list[int]:
     return found[1:]
 
 
+@pytest.mark.sweep
 async def test_a_good_release_is_logged_in_to_as_users_did_and_nothing_of_theirs_is_in_it(
     lab: GatewayLab,  # noqa: F811
 ) -> None:

@@ -129,6 +129,7 @@ async def deliver(ledger: Ledger, rules: RulesFile) -> Delivering:
     return delivering
 
 
+@pytest.mark.sweep
 def test_real_receivers_get_each_state_once(place: Place) -> None:
     with alertmanager() as (url, told), forwarding(url) as place.alerts:
         rules = place.all_kinds()

@@ -90,6 +90,7 @@ def built_passwords(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Passwo
     lab.clear()
 
 
+@pytest.mark.sweep
 async def test_users_without_certificates_are_counted_judged_probed_and_ended(
     built_passwords: PasswordLab,
 ) -> None:

@@ -208,6 +208,7 @@ async def test_a_gateway_with_a_shared_key_is_probed_by_a_client_that_has_it(ope
     assert probe.passed, probe.reason
 
 
+@pytest.mark.sweep
 async def test_a_profile_whose_tunnel_carries_nothing_is_told_by_the_line_that_matters(
     openvpn: OpenVpnLab,  # noqa: F811
 ) -> None:

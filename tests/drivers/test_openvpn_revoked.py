@@ -38,6 +38,7 @@ async def refused(lab: OpenVpnLab, number: int, slot: str) -> None:
     lab.people.remove(client)
 
 
+@pytest.mark.sweep
 async def test_who_is_revoked_is_refused_from_the_reload_on_and_nobody_else_loses_a_ping(
     lab: OpenVpnLab,
 ) -> None:

@@ -115,6 +115,7 @@ async def test_a_backtest_finds_a_past_drop_and_passes_a_past_calm(
     assert calm["seconds"] >= 600
 
 
+@pytest.mark.sweep
 async def test_calibration_counts_the_placebo_rollouts_of_a_past(
     past: RealPrometheus, tmp_path: Path
 ) -> None:

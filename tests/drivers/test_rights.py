@@ -248,6 +248,7 @@ def test_a_key_of_tls_that_others_may_read_is_refused(tmp_path: Path) -> None:
         certified(tmp_path / "api.pem", key)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "command",
     [
@@ -272,6 +273,7 @@ def test_every_command_of_root_on_a_host_refuses_an_agents_file_that_others_may_
     assert (ended.returncode, "chmod go-w" in ended.stderr) == (2, True), ended.stderr
 
 
+@pytest.mark.sweep
 def test_an_agents_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
     """M6: it names the trust policy, and whom the agent obeys."""
     config = tmp_path / "agent.yaml"

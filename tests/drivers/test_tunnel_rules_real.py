@@ -72,6 +72,7 @@ async def of_the_rules(lab: OpenVpnLab) -> list[str]:
     return [one.sentence for one in path if not one.well and one.about == "slots' rules"]
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("cleared")
 @pytest.mark.parametrize("kind", sampled(list(RULES), "masquerade"))
 async def test_rules_for_the_adopted_pool_alone_are_named_before_an_upgrade_and_in_the_path(

@@ -104,6 +104,7 @@ async def test_a_hung_instance_without_users_is_stopped_whole_once_its_kernel_ha
     assert await lab.running(AGAIN) == hung.slot
 
 
+@pytest.mark.sweep
 async def test_a_hung_instance_with_a_users_tunnel_is_stopped_by_an_operators_order_alone(
     lab: GatewayLab,  # noqa: F811
 ) -> None:

@@ -42,6 +42,7 @@ CALLS = 25
 """Of another agent during each flood: two seconds, where none of them is delayed."""
 
 
+@pytest.mark.sweep
 async def test_floods_by_one_certificate_good_or_revoked_delay_no_other_agent_and_take_no_memory(
     installation: Installation,
 ) -> None:

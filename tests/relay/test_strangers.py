@@ -55,6 +55,7 @@ def is_closed(one: socket.socket) -> bool:
     return True
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("many_descriptors")
 async def test_a_thousand_idle_and_a_thousand_slow_strangers_keep_no_agent_from_its_work(
     installation: Installation,

@@ -204,6 +204,7 @@ async def test_a_chat_that_is_killed_between_a_codes_use_and_the_answer_says_onc
     assert len(await stage.night.heard()) == 1
 
 
+@pytest.mark.sweep
 async def test_an_order_typed_while_the_api_is_away_is_told_what_to_do_and_carried_out_when_it_is_back(
     stage: Stage,
 ) -> None:

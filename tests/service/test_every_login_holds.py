@@ -132,6 +132,7 @@ def all_that_callers_share_is_used_up(night: Night) -> Iterator[None]:
         threads.shutdown()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("login", LOGINS)
 async def test_a_hold_and_a_rollback_by_every_login_wait_for_nothing_that_callers_share(
     login: Callable[[Night, Ledger, Provider], Awaitable[Order]], night: Night, provider: Provider

@@ -61,6 +61,7 @@ def test_refusals_of_one_network_are_one_entry_an_hour_with_their_number(ledger:
     assert entries(ledger)[1] == ("2001:db8::/64", 50)
 
 
+@pytest.mark.sweep
 def test_the_record_grows_by_a_bounded_number_of_entries_an_hour(ledger: Ledger) -> None:
     """S3: client networks are free, so that a bound for each of them is none."""
     clock = Clock()

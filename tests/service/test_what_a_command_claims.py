@@ -56,6 +56,7 @@ class Penstock:
         return process.returncode, errors.decode()
 
 
+@pytest.mark.sweep
 async def test_an_order_that_is_carried_out_after_the_command_has_ended_is_not_called_not_done(
     service: Service, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

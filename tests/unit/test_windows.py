@@ -192,6 +192,7 @@ def test_a_length_of_time_is_said_in_the_two_units_that_matter(time_: int, said:
     assert length(timedelta(seconds=time_)) == said
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize(
     "rule", ["FREQ=DAILY;INTERVAL=0", "FREQ=WEEKLY;BYDAY=MO;INTERVAL=0", "FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30"]

@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from policies.model.change import Outcome, Phase
 from policies.model.operation import BREAK_GLASS
 from tests.fakes.control import HEALTHY, UNDECIDED
@@ -9,6 +11,7 @@ from tests.patience import until
 from tests.workflows.world import World, in_phase, result_of, status_of
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_an_operator_takes_back_on_trial_is_left_out_and_the_others_go_on(
     world: World,
 ) -> None:

@@ -62,6 +62,7 @@ async def operator_returns_one(recorded: Recorded) -> None:
     await result_of(await recorded.world.go_back("gw-2"))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("goes_back", [gateway_fails_alone, harm_is_found, operator_returns_one])
 async def test_a_way_back_of_other_gateways_leaves_a_dead_upgrade_to_reconcile(
     recorded: Recorded, goes_back: Callable[[Recorded], Awaitable[None]]

@@ -52,6 +52,7 @@ async def is_looked_into(world: World) -> bool:
     return bool(world.book.told_by([world.newest])[world.newest].claims)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("silent", [False, True])
 async def test_a_gateway_that_claims_break_glass_to_surveys_alone_is_asked_once(
     world: World, *, silent: bool

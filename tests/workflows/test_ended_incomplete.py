@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from policies.model.change import Outcome
 from policies.model.errors import Unavailable
 from policies.model.operation import BREAK_GLASS
@@ -10,6 +12,7 @@ from tests.patience import until
 from tests.workflows.world import World, result_of, status_of
 
 
+@pytest.mark.sweep
 async def test_an_ended_incomplete_rollback_names_the_gateway_that_is_not_back(world: World) -> None:
     world.judge.says(UNDECIDED, wave=0)
     await world.upgrade(("gw-1", "gw-2"), ("gw-3", "gw-4"))

@@ -83,6 +83,7 @@ async def second_ring(world: World) -> Running:
     return rollout
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_fails_alone_is_taken_back_after_a_ledger_that_was_away(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

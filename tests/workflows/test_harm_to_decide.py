@@ -73,6 +73,7 @@ async def test_an_upgrade_that_waits_ends_when_harm_is_measured_and_touches_noth
         assert not any(NEXT.version in one for one in world.gateways["gw-1"].effects)
 
 
+@pytest.mark.sweep
 async def test_a_rollback_begins_over_harm_and_the_next_upgrade_after_it(server: Engine) -> None:
     async with recording(server) as recorded:
         await harmed(recorded, "gw-1", "gw-2")

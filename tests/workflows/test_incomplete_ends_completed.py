@@ -54,6 +54,7 @@ async def a_minute_passes(recorded: Recorded) -> None:
         recorded.ledger.set_quarantine(one.model_copy(update={"since": one.since - timedelta(minutes=1)}))
 
 
+@pytest.mark.sweep
 async def test_an_incomplete_rollback_is_complete_once_its_gateway_is_returned_and_seen_on_known_good(
     recorded: Recorded,
 ) -> None:

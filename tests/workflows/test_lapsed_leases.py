@@ -31,6 +31,7 @@ from tests.workflows.world import (
 AGAIN = "no release is blamed for that, and its trial began again"
 
 
+@pytest.mark.sweep
 async def test_an_outage_of_the_orchestrator_longer_than_the_lease_is_no_failure_of_the_release(
     server: Engine,
 ) -> None:

@@ -57,6 +57,7 @@ async def begins(handle: WorkflowHandle[Any, Any]) -> bool:
     return True
 
 
+@pytest.mark.sweep
 async def test_a_promotion_of_ten_thousand_gateways_is_taken_back_although_a_site_was_left_out(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ REASON = "its host is being examined"
 LEFT_OUT = f"in quarantine by ana: {REASON}"
 
 
+@pytest.mark.sweep
 async def test_the_return_of_a_gateway_that_failed_alone_ends_with_its_quarantine_and_reports_that(
     world: World,
 ) -> None:

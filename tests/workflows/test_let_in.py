@@ -50,6 +50,7 @@ def drift(world: World) -> None:
     world.gateways["gw-3"].serve(NEW, "b")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("held", [False, True])
 async def test_a_gateway_that_drifts_is_brought_back_while_an_upgrade_only_waits(
     world: World, held: bool

@@ -20,6 +20,7 @@ from workflows.identities import bake_of
 LETS_IN = "a change is under way, and lets this in if it only waits"
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_was_silent_at_a_reload_is_asked_again_while_an_upgrade_only_waits(
     recorded: Recorded,
 ) -> None:

@@ -49,6 +49,7 @@ def known_good(recorded: Recorded) -> set[str]:
     return {known[name].version for name in FEW}
 
 
+@pytest.mark.sweep
 async def test_a_rollback_of_a_first_wave_that_has_moved_a_gateway_takes_no_earlier_release_back(
     server: Engine,
 ) -> None:

@@ -33,6 +33,7 @@ async def fails(world: World, part: str, times: int) -> None:
         await handle.terminate("by hand")
 
 
+@pytest.mark.sweep
 async def test_a_rollback_whose_only_part_fails_again_and_again_brings_its_gateways_back(
     world: World,
 ) -> None:

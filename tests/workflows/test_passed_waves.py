@@ -158,6 +158,7 @@ async def test_operators_who_passed_a_wave_against_harm_are_not_asked_about_the_
     await in_phase(rollout, Phase.HELD)
 
 
+@pytest.mark.sweep
 async def test_harm_that_comes_back_after_operators_let_the_upgrade_go_on_holds_it_again(
     world: World,
 ) -> None:
@@ -202,6 +203,7 @@ async def test_harm_that_lasts_is_asked_about_again_once_a_further_wave_has_pass
     await in_phase(rollout, Phase.HELD)
 
 
+@pytest.mark.sweep
 async def test_an_upgrade_that_operators_let_go_on_is_not_held_again_because_the_harm_has_gone(
     world: World,
 ) -> None:

@@ -70,6 +70,7 @@ async def bad_and_old(recorded: Recorded) -> Fleet:
 # --- beside a rollback by name that waits ----------------------------------------------------
 
 
+@pytest.mark.sweep
 async def test_a_rollback_takes_every_gateway_back_though_one_by_name_waits_for_a_few(
     recorded: Recorded,
 ) -> None:

@@ -53,6 +53,7 @@ async def stuck_reload(recorded: Recorded) -> tuple[Fleet, str]:
     return fleet, name
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("person", ["ana", ROOT])
 @pytest.mark.parametrize(
     ("asked", "why"),

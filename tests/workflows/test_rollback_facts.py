@@ -39,6 +39,7 @@ def without(fleet: Fleet, *names: str) -> Fleet:
     return Fleet.model_validate(fleet.model_dump() | {"gateways": left})
 
 
+@pytest.mark.sweep
 async def test_a_rollback_that_ends_a_waiting_change_takes_back_the_release_under_it(
     recorded: Recorded,
 ) -> None:

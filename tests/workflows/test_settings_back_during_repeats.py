@@ -13,6 +13,7 @@ from tests.workflows.test_settings import configured, silent, with_settings
 from tests.workflows.world import NEW, NEXT
 
 
+@pytest.mark.sweep
 async def test_settings_are_taken_back_while_penstock_brings_them_to_who_missed_them(
     recorded: Recorded,
 ) -> None:

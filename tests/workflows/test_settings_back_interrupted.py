@@ -50,6 +50,7 @@ async def reconciled(recorded: Recorded) -> None:
     await recorded.nothing_under_way()
 
 
+@pytest.mark.sweep
 async def test_harm_in_the_bake_does_not_end_the_rollback_of_settings_for_good(recorded: Recorded) -> None:
     world = recorded.world
     await promoted_and_configured(recorded)

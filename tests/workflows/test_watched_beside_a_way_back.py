@@ -129,6 +129,7 @@ def shows(world: World, name: str, decision: Decision) -> None:
     world.judge.sign = (world.fleet.gateway(name).metrics_target, decision)
 
 
+@pytest.mark.sweep
 async def test_harm_in_what_serves_is_found_and_taken_back_while_a_later_way_back_waits_for_a_dead_host(
     watched: World,
 ) -> None:

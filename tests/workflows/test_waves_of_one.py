@@ -47,6 +47,7 @@ async def hold_out_that(world: World, fails: Callable[[World], None]) -> Running
     return rollout
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("fails", [crashes, is_named_by_metrics])
 async def test_a_hold_out_gateway_that_fails_alone_is_ejected_and_the_others_keep_the_release(
     world: World, fails: Callable[[World], None]
@@ -82,6 +83,7 @@ async def test_operators_decide_once_on_a_group_of_one_gateway_whatever_shares_a
     assert world.serving() == serving("1.1.6")
 
 
+@pytest.mark.sweep
 async def test_an_operator_can_roll_back_a_release_whose_hold_out_gateway_failed_alone(world: World) -> None:
     rollout = await hold_out_that(world, crashes)
     await say(rollout, CommandKind.ROLL_BACK, "ana", reason="not tonight")

@@ -76,6 +76,7 @@ async def both_rings_promoted(recorded: Recorded) -> tuple[str, str]:
 # --- harm -----------------------------------------------------------------------------------
 
 
+@pytest.mark.sweep
 async def test_harm_in_one_ring_waits_for_no_dead_host_of_another(recorded: Recorded) -> None:
     """R3: the upgrade of ring 2 turned round and waited for its dead host, and ring 1 went on crashing."""
     first = await ring_2_on_trial(recorded)

@@ -24,6 +24,7 @@ async def waiting_for_its_window(world: World) -> Running:
     return rollout
 
 
+@pytest.mark.sweep
 async def test_the_window_of_an_earlier_change_opens_and_closes_nothing(world: World) -> None:
     rollout = await waiting_for_its_window(world)
     await rollout.signal("window", args=[EARLIER, 1, OPEN])
