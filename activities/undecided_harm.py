@@ -1,16 +1,25 @@
 """Harm that was measured after a promotion: no upgrade begins before an operator has decided about it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from policies.harm_asked import answers_to_harm
 from policies.model.change import PENSTOCK_WATCH, KnownGoodMove
 from policies.model.errors import Refused
-from policies.model.value import sentence
+from policies.model.offer import Offer
+from policies.model.value import Value, sentence
 from policies.model.verdict import HarmTold
 
 LONGEST = 200
 """Characters of the harm in a refusal, which names both answers within what a step may report."""
+
+
+class UndecidedHarm(Value):
+    """Harm that was measured after promotions, for which upgrades wait until an operator decides about it."""
+
+    sentence: str
+    next: tuple[Offer, ...]
+    """How operators decide."""
 
 
 class HarmBook(Protocol):
@@ -35,20 +44,30 @@ def undecided_harm(book: HarmBook, fleet: str) -> dict[str, str]:
     return {change: harm for change, harm in told.items() if change in standing}
 
 
+def to_decide(fleet: str, found: Mapping[str, str]) -> UndecidedHarm | None:
+    """Return what operators are told of harm that is not decided, as `undecided_harm` found it."""
+    if not found:
+        return None
+    change, harm = next(iter(found.items()))
+    more = f" (and harm after {len(found) - 1} more promotions)" if len(found) > 1 else ""
+    return UndecidedHarm(
+        sentence=f"harm was measured after {change} was promoted, and no operator has decided about it: "
+        f"{sentence(harm, LONGEST)}{more}",
+        next=answers_to_harm(fleet),
+    )
+
+
 def require_decided(book: HarmBook, fleet: str) -> None:
     """Return if no harm of the fleet waits for a decision.
 
     Raises:
         Refused: Some does; the sentence names it, the promoted change and both answers.
     """
-    found = undecided_harm(book, fleet)
-    if not found:
+    waits = to_decide(fleet, undecided_harm(book, fleet))
+    if waits is None:
         return
-    change, harm = next(iter(found.items()))
-    more = f" (and harm after {len(found) - 1} more promotions)" if len(found) > 1 else ""
     raise Refused(
-        f"harm was measured after {change} was promoted, and no operator has decided about it: "
-        f"{sentence(harm, LONGEST)}{more}; decide first: penstock rollback {fleet}, or accept it by "
+        f"{waits.sentence}; decide first: penstock rollback {fleet}, or accept it by "
         f"penstock resume {fleet} --hold-of {PENSTOCK_WATCH}",
-        *answers_to_harm(fleet),
+        *waits.next,
     )

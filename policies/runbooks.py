@@ -54,6 +54,7 @@ _OF_WORDS: Mapping[str, str] = {
     "rolled_back": "canary-rejected",
     "rollback_incomplete": "rollback-incomplete",
     "unhealthy": "held-decide",
+    "harm": "held-decide",
     "hard": "canary-rejected",
     "stuck": "worker-or-temporal-down",
     "older": "ledger-restore",

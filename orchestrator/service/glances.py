@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
+from activities.undecided_harm import UndecidedHarm, to_decide, undecided_harm
 from orchestrator.service.standing import Present, looked_at_within, versions_of
 from orchestrator.service.telling import order_of, status_of
 from orchestrator.store.ledger import Ledger
@@ -61,6 +62,8 @@ class Glance(Value):
     """Gateways that failed alone and wait to be taken back."""
     ahead: Ahead | None = None
     """Gateways that changes steered which the ledger does not know, None without any."""
+    harm: UndecidedHarm | None = None
+    """Harm that was measured after promotions, None where operators have decided about all of it."""
     fault: str | None = None
     """What is wrong with its file; then the fleet is shown as it was when an upgrade was last planned."""
     concern: str | None = None
@@ -71,9 +74,8 @@ class Glance(Value):
         """What orders fleets: what needs somebody, then what is under way, then the others by name."""
         change = self.change
         missing = any((self.silent, self.quarantined, self.ejected, self.held_drains, self.not_taken_back))
-        needs = bool(
-            self.concern or self.fault or self.ahead or missing or (change is not None and change.needs_you)
-        )
+        told = any((self.concern, self.fault, self.ahead, self.harm))
+        needs = told or missing or bool(change is not None and change.needs_you)
         return not needs, not (change is not None and change.under_way), self.fleet
 
 
@@ -90,6 +92,7 @@ def glances_of(ledger: Ledger, fleets: Sequence[Fleet]) -> tuple[Glance, ...]:
     ahead, said = ledger.ahead(within), ledger.answered(within)
     here = {fleet.name: Present.of(fleet, said.get(fleet.name, {})) for fleet in fleets}
     held, failed = ledger.held_drains_everywhere(), ledger.not_taken_back_everywhere(names)
+    harmed = {name: undecided_harm(ledger, name) for name in ledger.harmed_fleets(names)}
     versions = ledger.versions({release for releases in taking.values() for release in releases})
     return tuple(
         Glance(
@@ -106,6 +109,7 @@ def glances_of(ledger: Ledger, fleets: Sequence[Fleet]) -> tuple[Glance, ...]:
             held_drains=held.get(fleet.name, 0),
             not_taken_back=failed.get(fleet.name, 0),
             ahead=ahead.get(fleet.name),
+            harm=to_decide(fleet.name, harmed.get(fleet.name, {})),
             change=_glance(told[fleet.name]) if fleet.name in told else None,
         )
         for fleet in fleets

@@ -113,6 +113,13 @@ class NoticeFacts(Book):
                 found[change] = harm_after(found.get(change), row.action, json.loads(row.body))
         return found
 
+    def harmed_fleets(self, fleets: Collection[str]) -> tuple[str, ...]:
+        """Return those of these fleets in which harm was ever found after a promotion."""
+        table = tables.audit
+        ever = select(table.c.fleet).where(table.c.fleet.in_(sorted(fleets)), table.c.action == HARM)
+        with reading(self._engine) as connection:
+            return tuple(sorted(connection.execute(ever.distinct()).scalars()))
+
     def not_taken_back(self, fleet: str) -> dict[str, str]:
         """Return why gateways that failed alone on a passed release still serve it, by name.
 

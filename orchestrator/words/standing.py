@@ -11,6 +11,7 @@ from orchestrator.words.desired import every_release, pin_line
 from orchestrator.words.offers import all_spelled, spelled
 from orchestrator.words.text import printable
 from orchestrator.words.times import moment
+from policies.model.change import Phase
 from policies.planning.naming import named
 from policies.runbooks import runbook_of
 
@@ -137,7 +138,8 @@ def glance_notices(glance: Json) -> list[Line]:
         if count
     ]
     older = [(NEEDS_YOU, _with_runbook(line, runbook_of("older"))) for line in _ahead(glance.get("ahead"))]
-    return [*concern, *_fault_notices(glance.get("fault")), *older, *of_change, *missing]
+    harm = [(NEEDS_YOU, _with_runbook(line, runbook_of("harm"))) for line in _to_decide(glance)]
+    return [*concern, *_fault_notices(glance.get("fault")), *harm, *older, *of_change, *missing]
 
 
 def shared_notices(glances: Sequence[Json]) -> tuple[list[Line], list[Json]]:
@@ -174,6 +176,7 @@ def missing_lines(status: Json) -> list[Line]:
     alone = {name: why for name, why in silent.items() if name not in named}
     unnamed = standing["silent_count"] - (len(silent) - len(alone))
     found = (
+        ("harm", iter(_to_decide({**standing, "change": change}))),
         ("older", iter(_ahead(standing.get("ahead")))),
         ("silent", _folded("Silent", "gateways are silent", alone, unnamed, _command("sessions", fleet))),
         (
@@ -223,6 +226,17 @@ def named_missing(status: Json) -> frozenset[str]:
 def _ahead(ahead: Json | None) -> list[str]:
     """Return that gateways know of changes which the ledger lacks, with what helps; nothing where none do."""
     return [f"{ahead['sentence']}: {all_spelled(ahead['next'])}"] if ahead else []
+
+
+def _to_decide(found: Json) -> list[str]:
+    """Return that harm after a promotion waits for a decision, with both; nothing where none does.
+
+    While the fleet goes back, it has been decided.
+    """
+    harm, change = found.get("harm"), found["change"]
+    if not harm or (change is not None and change["phase"] == Phase.ROLLING_BACK):
+        return []
+    return [f"{harm['sentence']}: {all_spelled(harm['next'])}"]
 
 
 def _waited_for(change: Json | None) -> Sequence[str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from activities.undecided_harm import undecided_harm
+from activities.undecided_harm import UndecidedHarm, undecided_harm
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
@@ -51,14 +51,23 @@ async def resumed(service: Service, role: Role, hold_of: str | None) -> CommandR
     return await service.command(*said, hold_of=hold_of)
 
 
+async def on_screens(service: Service) -> list[UndecidedHarm | None]:
+    """Return the harm that waits for a decision, as a fleet's own page and the list of fleets have it."""
+    status = await service.status(caller(Role.VIEWER), "edge")
+    (glance,) = await service.glances(caller(Role.VIEWER))
+    return [status.standing.harm, glance.harm]
+
+
 async def test_a_resume_of_penstocks_watch_accepts_harm_after_a_promotion_where_no_change_is_held(
     service: Service, ledger: Ledger, promoted: str
 ) -> None:
     assert undecided_harm(ledger, "edge") == {promoted: FOUND}
+    assert all(shown is not None and FOUND in shown.sentence for shown in await on_screens(service))
     receipt = await resumed(service, Role.OPERATOR, PENSTOCK_WATCH)
     assert (receipt.accepted, receipt.change) == (True, promoted)
     assert FOUND in receipt.sentence
     assert undecided_harm(ledger, "edge") == {}
+    assert await on_screens(service) == [None, None]
     (entry,) = [one for one in ledger.audit_entries() if one.action == HARM_ACCEPTED]
     assert (entry.person, entry.subject) == ("olga", f"edge/{promoted}")
     assert "a known fault of clients" in entry.body

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from activities.undecided_harm import UndecidedHarm
 from orchestrator.cli.following import code_of_fleet
 from orchestrator.cli.output import console
 from orchestrator.cli.screens import fitted_frame, fleet_frame
@@ -25,6 +26,7 @@ from orchestrator.words.standing import (
     named_missing,
 )
 from orchestrator.words.times import moment
+from policies.harm_asked import answers_to_harm
 from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind, StoredCommand
 from policies.model.desired import Pin
@@ -238,6 +240,27 @@ def test_a_host_that_may_lie_is_named_with_what_helps_and_hides_nothing_of_the_n
     assert change_notices(change) == []
 
 
+@pytest.mark.parametrize("phase", [Phase.ENDED, Phase.OBSERVING, Phase.ROLLING_BACK])
+def test_harm_after_a_promotion_is_on_every_screen_until_it_is_decided_about(phase: Phase) -> None:
+    """The upgrade that was refused for it was the first to name it, and no screen did."""
+    row = glance(1, phase=phase) | {"harm": HARM.model_dump(mode="json")}
+    change = told(phase=phase, outcome=Outcome.PROMOTED if phase is Phase.ENDED else None)
+    asked = status(harm=HARM).model_copy(update={"change": change}).model_dump(mode="json")
+    line = (
+        "harm was measured after edge-2 was promoted, and no operator has decided about it: 9 of 10 logins "
+        "fail: penstock rollback edge --reason TEXT | "
+        "penstock resume edge --hold-of penstock.watch --reason TEXT. Runbook: held-decide"
+    )
+    shown = [] if phase is Phase.ROLLING_BACK else [("Needs you", line)]
+    assert (glance_notices(row), missing_lines(asked)) == (shown, shown)
+    assert is_quiet(row) is False
+
+
+HARM = UndecidedHarm(
+    sentence="harm was measured after edge-2 was promoted, and no operator has decided about it: 9 of 10 "
+    "logins fail",
+    next=answers_to_harm("edge"),
+)
 SILENT: dict[str, Any] = {"silent": {"gw-2": "no agent answers"}, "silent_count": 1}
 NEEDS: dict[str, Any] = {
     "a file that is wrong": {"fault": "fleet.yaml, line 3: no"},
