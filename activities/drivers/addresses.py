@@ -6,12 +6,17 @@
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 MOST_LOOKUPS = 16
 """Names that are looked up at a time; each has one thread, whoever asks for it meanwhile."""
 
+SLOW_PATH = 1.0
+"""Seconds that one address of many has at least: a SYN that was lost is sent again after one."""
+
+Connection = TypeVar("Connection")
 Found = tuple[Any, ...]
 """One address, as `getaddrinfo` returns it."""
 
@@ -45,6 +50,35 @@ def addresses_of(host: str, port: int, seconds: float) -> list[Found]:
         return looking.result(timeout=seconds)
     except TimeoutError:
         raise TimeoutError(f"no name server answers for {host}") from None
+
+
+def connected(
+    host: str, port: int, left: Callable[[], float], connect: Callable[[Found, float], Connection]
+) -> Connection:
+    """Return the connection to the first address of a host that answers.
+
+    Each has an equal part of the time that is left, and as much as a slow path needs: of many addresses only
+    the first ones are tried where packets are dropped.
+
+    Args:
+        host: Its name, or an address.
+        port: That is connected to.
+        left: Tells how many seconds are left; it raises what its caller expects where none are.
+        connect: Connects to one address within so many seconds; an OSError leads to the next address.
+
+    Raises:
+        TimeoutError: No name server answers in time.
+        OSError: It has no address, or none of them answers; then it is that of the last.
+    """
+    found = addresses_of(host, port, left())
+    failure = OSError("it has no address")
+    for number, address in enumerate(found):
+        try:
+            seconds = left()
+            return connect(address, max(min(SLOW_PATH, seconds), seconds / (len(found) - number)))
+        except OSError as error:
+            failure = error
+    raise failure
 
 
 def _look_up(name: tuple[str, int], looking: "Future[list[Found]]") -> None:

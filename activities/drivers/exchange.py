@@ -17,10 +17,8 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, NamedTuple, Self, cast
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from activities.drivers.addresses import addresses_of
+from activities.drivers.addresses import Found, connected
 
-SLOW_PATH = 1.0
-"""Seconds in which an address that can be reached takes a connection."""
 MOST_HEAD = 64 * 1024
 """Bytes that a peer may send beside a body: its head, and the lines of chunks."""
 
@@ -140,25 +138,8 @@ class _Wire:
             self._socket.close()
 
     def connect(self, host: str, port: int) -> None:
-        """Connect to the first address that answers.
-
-        Each has an equal part of the time that is left, and as much as a slow path needs: of many addresses
-        only the first ones are tried where packets are dropped.
-        """
-        found = addresses_of(host, port, self._left())
-        failure: OSError = OSError("it has no address")
-        for number, (family, kind, protocol, _, address) in enumerate(found):
-            made = socket.socket(family, kind, protocol)
-            try:
-                made.settimeout(max(min(SLOW_PATH, self._left()), self._left() / (len(found) - number)))
-                made.connect(address)
-            except OSError as error:
-                made.close()
-                failure = error
-                continue
-            self._socket = made
-            return
-        raise failure
+        """Connect to the first address that answers."""
+        self._socket = connected(host, port, self._left, _connected)
 
     def begin_tls(self, tls: ssl.SSLContext, host: str) -> None:
         """Verify the peer, which is this host."""
@@ -193,6 +174,18 @@ class _Wire:
         if left <= 0:
             raise TimeoutError
         return left
+
+
+def _connected(found: Found, seconds: float) -> socket.socket:
+    family, kind, protocol, _, address = found
+    made = socket.socket(family, kind, protocol)
+    try:
+        made.settimeout(seconds)
+        made.connect(address)
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 class _Received(io.RawIOBase):

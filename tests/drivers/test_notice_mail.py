@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import socket
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -110,3 +111,21 @@ def test_a_server_without_tls_is_told_nothing_where_tls_is_wanted(place: Place) 
         asyncio.run(deliver(place.ledger, known))
         assert "STARTTLS" in place.ledger.sink_health()["mail"].error
         assert server.raw == []
+
+
+def test_a_silent_address_of_a_mail_server_leaves_time_for_the_next(
+    place: Place,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It had all the time, and the mail waited for the next try, in which it came first again."""
+    monkeypatch.setattr("activities.drivers.notices.smtp.DEADLINE", timedelta(seconds=6))
+    with mail_server() as server, socket.create_server(("127.0.0.1", 0)) as silent:
+        found = [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
+            for port in (silent.getsockname()[1], int(server.place))
+        ]
+        monkeypatch.setattr("activities.drivers.addresses.addresses_of", lambda *_: found)
+        known = rules(place, server, "none")
+        add(place.ledger, said("k1"), "mail")
+        asyncio.run(deliver(place.ledger, known))
+        assert [mail["Penstock-Notice"] for mail in server.bodies] == ["k1"]

@@ -14,7 +14,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 from pathlib import Path
 
-from activities.drivers.addresses import addresses_of
+from activities.drivers.addresses import Found, connected
 from activities.drivers.notices.port import DEADLINE, ONCE, THREADS, Sink, Undelivered
 from activities.drivers.notices.posting import line_of, trusting
 from activities.drivers.notices.text import Spell, headline, lines
@@ -139,18 +139,20 @@ def _settles(resolved: tuple[Notice, ...]) -> list[str]:
 
 def _connect(client: smtplib.SMTP, host: str, port: int, seconds: float) -> None:
     """Connect to the first address that answers before the deadline, name servers included."""
-    ends, failure = time.monotonic() + seconds, OSError("it has no address")
-    for *_, address in addresses_of(host, port, seconds):
-        client.timeout = ends - time.monotonic()
-        if client.timeout <= 0:
-            break
-        try:
-            client.connect(*address[:2])
-        except OSError as error:
-            failure = error
-        else:
-            return
-    raise failure
+    ends = time.monotonic() + seconds
+
+    def left() -> float:
+        if (rest := ends - time.monotonic()) > 0:
+            return rest
+        raise TimeoutError(f"it did not answer within {seconds:g} s")
+
+    def try_one(found: Found, within: float) -> None:
+        client.timeout = within
+        client.connect(*found[-1][:2])
+        if client.sock is not None:
+            client.sock.settimeout(left())
+
+    connected(host, port, left, try_one)
 
 
 def _hang_up(client: smtplib.SMTP) -> None:

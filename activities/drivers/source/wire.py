@@ -15,7 +15,7 @@ import httpcore
 import httpx
 
 from activities.drivers import header_lines  # noqa: F401 - the pattern that it sets
-from activities.drivers.addresses import addresses_of
+from activities.drivers.addresses import Found, connected
 from activities.refusals import DownloadFailed
 
 CONNECT_SECONDS = 10.0
@@ -163,19 +163,21 @@ class Backend(httpcore.NetworkBackend):
 
     def _connected(self, host: str, port: int, seconds: float, *more: Any) -> httpcore.NetworkStream:
         """Connect to the first address that answers; name servers and each address have so many seconds."""
+
+        def connect(found: Found, _: float) -> httpcore.NetworkStream:
+            try:
+                return self._inner.connect_tcp(found[-1][0], port, self._deadline.left(seconds), *more)
+            except httpcore.ConnectTimeout as error:
+                raise TimeoutError(str(error)) from error
+            except httpcore.ConnectError as error:
+                raise OSError(str(error)) from error
+
         try:
-            found = addresses_of(host, port, seconds)
+            return connected(host, port, lambda: self._deadline.left(seconds), connect)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(str(error)) from error
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
-        failure: Exception = httpcore.ConnectError(f"{host} has no address")
-        for *_, address in found:
-            try:
-                return self._inner.connect_tcp(address[0], port, self._deadline.left(seconds), *more)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-        raise failure
 
 
 class DeadlineStream(httpcore.NetworkStream):
