@@ -1,13 +1,13 @@
 """Harm that was measured after a promotion: no upgrade begins before an operator has decided about it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-from policies.harm_asked import answers_to_harm
-from policies.model.change import PENSTOCK_WATCH, KnownGoodMove
+from policies.harm_asked import answers_to_harm, hold_of_harm
+from policies.model.change import KnownGoodMove
 from policies.model.errors import Refused
 from policies.model.offer import Offer
-from policies.model.value import Value, sentence
+from policies.model.value import Name, Value, sentence
 from policies.model.verdict import HarmTold
 
 LONGEST = 200
@@ -15,11 +15,18 @@ LONGEST = 200
 
 
 class UndecidedHarm(Value):
-    """Harm that was measured after promotions, for which upgrades wait until an operator decides about it."""
+    """Harm after a promotion about which no operator has decided; upgrades wait until one does."""
 
+    change: Name
+    """What was promoted."""
+    hold_of: str
+    """By what name an operator accepts all that is shown here, and nothing that is found later."""
+    harm: str
+    """All of it, the newest first."""
     sentence: str
+    """What operators are told."""
     next: tuple[Offer, ...]
-    """How operators decide."""
+    """How an operator decides."""
 
 
 class HarmBook(Protocol):
@@ -34,27 +41,29 @@ class HarmBook(Protocol):
         ...
 
 
-def undecided_harm(book: HarmBook, fleet: str) -> dict[str, str]:
-    """Return the harm that is not decided, by the change that was promoted before it; the oldest first.
+def undecided_harm(book: HarmBook, fleet: str) -> tuple[UndecidedHarm, ...]:
+    """Return the harm that is not decided, of each promotion, the oldest first.
 
     A promotion of which no gateway has its release as known-good any more has been decided about.
     """
-    told = {change: one.sentence for change, one in book.harm_told(fleet).items() if not one.accepted}
-    standing = {move.change for move in book.moves(fleet)} if told else set()
-    return {change: harm for change, harm in told.items() if change in standing}
-
-
-def to_decide(fleet: str, found: Mapping[str, str]) -> UndecidedHarm | None:
-    """Return what operators are told of harm that is not decided, as `undecided_harm` found it."""
-    if not found:
-        return None
-    change, harm = next(iter(found.items()))
-    more = f" (and harm after {len(found) - 1} more promotions)" if len(found) > 1 else ""
-    return UndecidedHarm(
-        sentence=f"harm was measured after {change} was promoted, and no operator has decided about it: "
-        f"{sentence(harm, LONGEST)}{more}",
-        next=answers_to_harm(fleet),
-    )
+    told = {change: one.undecided for change, one in book.harm_told(fleet).items() if one.undecided}
+    moves = book.moves(fleet) if told else ()
+    standing, found = {move.change for move in moves}, list[UndecidedHarm]()
+    for change, entries in told.items():
+        if change not in standing:
+            continue
+        harm = "; ".join(dict.fromkeys(entries[seq] for seq in sorted(entries, reverse=True)))
+        last = max(entries)
+        found.append(
+            UndecidedHarm(
+                change=change,
+                hold_of=hold_of_harm(change, last),
+                harm=harm,
+                sentence=_said(change, harm),
+                next=answers_to_harm(fleet, change, last, moves),
+            )
+        )
+    return tuple(found)
 
 
 def require_decided(book: HarmBook, fleet: str) -> None:
@@ -63,11 +72,18 @@ def require_decided(book: HarmBook, fleet: str) -> None:
     Raises:
         Refused: Some does; the sentence names it, the promoted change and both answers.
     """
-    waits = to_decide(fleet, undecided_harm(book, fleet))
-    if waits is None:
+    found = undecided_harm(book, fleet)
+    if not found:
         return
+    first, said = found[0], _said(found[0].change, sentence(found[0].harm, LONGEST))
+    more = f" (and harm after {len(found) - 1} more promotions)" if len(found) > 1 else ""
+    to = f" --to {first.next[0].release}" if first.next[0].release else ""
     raise Refused(
-        f"{waits.sentence}; decide first: penstock rollback {fleet}, or accept it by "
-        f"penstock resume {fleet} --hold-of {PENSTOCK_WATCH}",
-        *waits.next,
+        f"{said}{more}; decide first: penstock rollback {fleet}{to}, or accept it by "
+        f"penstock resume {fleet} --hold-of {first.hold_of}",
+        *first.next,
     )
+
+
+def _said(change: str, harm: str) -> str:
+    return f"harm was measured after {change} was promoted, and no operator has decided about it: {harm}"

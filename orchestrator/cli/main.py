@@ -403,7 +403,7 @@ def resume(
 ) -> None:
     """Lift your own hold, or somebody else's by name; the change goes on when none is left.
 
-    Where no change is held by penstock.watch, `--hold-of penstock.watch` accepts the harm that was measured
+    `--hold-of CHANGE.harm-N`, as the status names it, accepts the harm that was measured
     after a promotion. Upgrades of the fleet begin only after that, or after a rollback.
     """
     _command(fleet, {"kind": "resume", "reason": reason, "hold_of": hold_of}, key, output)

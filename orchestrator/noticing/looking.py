@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from activities.undecided_harm import undecided_harm
 from orchestrator.noticing.hearing import MOST_CHANGES, Hearing
 from orchestrator.service.telling import as_ended, order_of
 from orchestrator.store.addressed import Addressed
@@ -26,7 +27,7 @@ from policies.model.notice_rules import NoticeRules
 from policies.model.plan_part import PlanHeader
 from policies.notices.addressing import addressed
 from policies.notices.changes import BLIND_FOR, Fact, blind_fact, blind_since, facts_of, is_blind
-from policies.notices.entries import ACTIONS, TOGETHER, Told, all_drained, together, told_by
+from policies.notices.entries import ACTIONS, TO_DECIDE, TOGETHER, Told, all_drained, together, told_by
 from policies.notices.escalation import ENDING, next_sink, page_of, wants_page
 from policies.notices.occurrences import Lasting, Subject, notices_of
 from policies.notices.states import FINAL, GOOD_ENDS, KINDS, LEFT, NOT_BACK, OF_CHANGES, NoticeState
@@ -276,6 +277,8 @@ class Looking:
         if over is NoticeState.QUARANTINED and not self._ledger.quarantined(subject.fleet):
             waiting += self._ledger.waiting_notices([f"{subject.fleet}/several"])
         waiting = [one for one in waiting if one.notice.key not in settled]
+        if fact is not None and fact.state is NoticeState.HARM_FOUND:
+            return self._harm_found(rules, subject, fact, waiting, now)
         lasting = [Lasting(one.notice.key, one.notice.state) for one in waiting]
         if over is None and fact is not None and fact.state.value in {one.state for one in lasting}:
             return []
@@ -284,6 +287,26 @@ class Looking:
             scope |= {NoticeState.STEERED_BY_HAND, NoticeState.NOT_TAKEN_BACK}
         made = notices_of(subject, facts, lasting, {}, scope, now)
         return [self._one(rules, subject, one, waiting, ()) for one in made]
+
+    def _harm_found(
+        self, rules: NoticeRules, subject: Subject, fact: Fact, waiting: Sequence[Waiting], now: datetime
+    ) -> list[Addressed]:
+        """Return the notice of harm after a promotion, in the place of one that was before it.
+
+        Other harm is news, whoever has acknowledged what was found first; it names all that waits.
+        """
+        for one in undecided_harm(self._ledger, subject.fleet):
+            if one.change == subject.change:
+                said = (
+                    f"{subject.fleet}: harm was found after {one.change} was promoted: {one.harm}{TO_DECIDE}"
+                )
+                fact = fact._replace(headline=f"{subject.fleet}: {found}", offers=one.next)
+        before = [one for one in waiting if one.notice.state == NoticeState.HARM_FOUND]
+        keys = tuple(one.notice.key for one in before)
+        [made] = notices_of(subject, [fact], [], {}, (), now)
+        if keys:
+            made = made.model_copy(update={"resolves": keys[0], "also_resolves": keys[1:]})
+        return [self._one(rules, subject, made, waiting, ())]
 
     # --- what becomes louder -------------------------------------------------------------
 

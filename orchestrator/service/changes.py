@@ -48,6 +48,7 @@ from orchestrator.service.updates import (
 from orchestrator.service.ways_back import WaysBack
 from orchestrator.store.ledger import Ledger
 from orchestrator.words.changes import NOT_IN_FORCE, UNNAMED
+from policies.harm_asked import harmed_by
 from policies.model.change import RELOADS, ChangeKind, ChangeOrder, ChangeResult, Outcome, Phase
 from policies.model.command import Command, CommandKind, CommandReceipt, StoredCommand, StoredOrder
 from policies.model.errors import BadInput, Conflict, NotOrdered, Refused, Unavailable
@@ -754,22 +755,28 @@ class ChangeService:
             return await self._store(fleet, command, error)
         return answer
 
-    async def accept_harm(self, fleet: str, command: Command, via: Via) -> CommandReceipt | None:
-        """Write down that an operator accepts the harm found after promotions; None where there is none.
+    async def accept_harm(self, fleet: str, command: Command, via: Via) -> CommandReceipt:
+        """Write down that an operator accepts the harm after a promotion that they were shown.
 
-        Upgrades may begin then. Harm that another gate shows later is reported, and decided, anew.
+        Upgrades may begin then. Harm that is shown later is reported, and decided, anew.
+
+        Raises:
+            Conflict: Other harm waits for a decision after that promotion, or none does.
         """
-        found = await self._ask(partial(undecided_harm, self.ledger, fleet))
-        for change, harm in found.items():
-            body = {"reason": command.reason, "sentence": harm}
-            subject, key = f"{fleet}/{change}", digest_of(f"{command.id} {change}".encode())
-            entry = partial(self.ledger.audit, command.person, via, HARM_ACCEPTED, subject, body, key)
-            await self._ask(partial(entry, fleet=fleet))
-        if not found:
-            return None
-        accepted = "; ".join(f"after {change}: {harm}" for change, harm in found.items())
-        said = f"Accepted: harm {accepted}. The next upgrade may begin"
-        return CommandReceipt(id=command.id, accepted=True, sentence=said, change=next(iter(found)))
+        promoted = harmed_by(command.hold_of)
+        waits = await self._ask(partial(undecided_harm, self.ledger, fleet))
+        found = next((one for one in waits if one.change == promoted), None)
+        if found is None:
+            raise Conflict(f"no harm after {promoted} waits for a decision")
+        if found.hold_of != command.hold_of:
+            raise Conflict(f"harm has been found since; read it and decide: {found.harm}", *found.next)
+        until = int(found.hold_of.rpartition("-")[2])
+        body = {"reason": command.reason, "sentence": found.harm, "until": until}
+        subject, key = f"{fleet}/{promoted}", digest_of(f"{command.id} {promoted}".encode())
+        entry = partial(self.ledger.audit, command.person, via, HARM_ACCEPTED, subject, body, key)
+        await self._ask(partial(entry, fleet=fleet))
+        said = f"Accepted: harm after {promoted}: {found.harm}. The next upgrade may begin"
+        return CommandReceipt(id=command.id, accepted=True, sentence=said, change=promoted)
 
     async def _run_of(self, fleet: str) -> str:
         """Return which change of the fleet is under way now, as the engine names it."""

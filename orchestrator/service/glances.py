@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from activities.undecided_harm import UndecidedHarm, to_decide, undecided_harm
+from activities.undecided_harm import UndecidedHarm, undecided_harm
 from orchestrator.service.standing import Present, looked_at_within, versions_of
 from orchestrator.service.telling import order_of, status_of
 from orchestrator.store.ledger import Ledger
@@ -62,8 +62,8 @@ class Glance(Value):
     """Gateways that failed alone and wait to be taken back."""
     ahead: Ahead | None = None
     """Gateways that changes steered which the ledger does not know, None without any."""
-    harm: UndecidedHarm | None = None
-    """Harm that was measured after promotions, None where operators have decided about all of it."""
+    harm: tuple[UndecidedHarm, ...] = ()
+    """Harm that was measured after promotions, about which no operator has decided."""
     fault: str | None = None
     """What is wrong with its file; then the fleet is shown as it was when an upgrade was last planned."""
     concern: str | None = None
@@ -109,7 +109,7 @@ def glances_of(ledger: Ledger, fleets: Sequence[Fleet]) -> tuple[Glance, ...]:
             held_drains=held.get(fleet.name, 0),
             not_taken_back=failed.get(fleet.name, 0),
             ahead=ahead.get(fleet.name),
-            harm=to_decide(fleet.name, harmed.get(fleet.name, {})),
+            harm=harmed.get(fleet.name, ()),
             change=_glance(told[fleet.name]) if fleet.name in told else None,
         )
         for fleet in fleets

@@ -88,11 +88,11 @@ from policies.access import (
     refusal_of,
 )
 from policies.adoption import apart
+from policies.harm_asked import harmed_by
 from policies.model.adoption import Examined
 from policies.model.approval import Approval
 from policies.model.change import (
     MOVES_NOBODY,
-    PENSTOCK_WATCH,
     ChangeKind,
     ChangeRecord,
     HistoryRow,
@@ -856,15 +856,9 @@ class Service:
             if kind is CommandKind.PROMOTE and approves is None:
                 await asyncio.to_thread(self._refuse_unbound_vote, fleet)
             changes = self._stops if safe else self._changes
-            try:
-                receipt = await changes.command(fleet, given)
-            except Conflict:  # penstock's watch holds no change; it may ask about harm after a promotion
-                accepts = kind is CommandKind.RESUME and hold_of == PENSTOCK_WATCH
-                accepted = await changes.accept_harm(fleet, given, caller.via) if accepts else None
-                if accepted is None:
-                    raise
-                return accepted
-            return await self._shown(fleet, receipt)
+            if kind is CommandKind.RESUME and harmed_by(hold_of) is not None:
+                return await changes.accept_harm(fleet, given, caller.via)
+            return await self._shown(fleet, await changes.command(fleet, given))
 
         what, asked = f"{kind.replace('_', ' ')} asked for", {"reason": reason, "id": command.id}
         return await self._acts.audited(caller, what, fleet, asked, give, safe=safe)

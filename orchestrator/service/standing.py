@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import NamedTuple, Self
 
-from activities.undecided_harm import UndecidedHarm, to_decide, undecided_harm
+from activities.undecided_harm import UndecidedHarm, undecided_harm
 from orchestrator.store.ledger import Ledger
 from policies.model.change import PENSTOCK
 from policies.model.fleet import Fleet
@@ -58,8 +58,8 @@ class Standing(Value):
     """Gateways that changes steered which the ledger does not know, None without any."""
     not_taken_back: dict[str, str] = {}
     """Why gateways that failed alone after their release had passed still serve it; they are tried again."""
-    harm: UndecidedHarm | None = None
-    """Harm that was measured after promotions, None where operators have decided about all of it."""
+    harm: tuple[UndecidedHarm, ...] = ()
+    """Harm that was measured after promotions, about which no operator has decided."""
 
 
 class Present(NamedTuple):
@@ -98,7 +98,7 @@ def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:
         held_drains=ledger.held_drains(fleet.name),
         ahead=ledger.ahead({fleet.name: within}).get(fleet.name),
         not_taken_back=ledger.not_taken_back(fleet.name),
-        harm=to_decide(fleet.name, undecided_harm(ledger, fleet.name)),
+        harm=undecided_harm(ledger, fleet.name),
         quarantined={one.gateway: one.reason for one in left_out if one.person != PENSTOCK},
         ejected={one.gateway: one.reason for one in left_out if one.person == PENSTOCK},
     )

@@ -110,7 +110,7 @@ class NoticeFacts(Book):
         with reading(self._engine) as connection:
             for row in connection.execute(select(table).where(*mine).order_by(table.c.seq)):
                 change = row.subject.partition("/")[2]
-                found[change] = harm_after(found.get(change), row.action, json.loads(row.body))
+                found[change] = harm_after(found.get(change), row.seq, row.action, json.loads(row.body))
         return found
 
     def harmed_fleets(self, fleets: Collection[str]) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from orchestrator.words.desired import every_release, pin_line
 from orchestrator.words.offers import all_spelled, spelled
 from orchestrator.words.text import printable
 from orchestrator.words.times import moment
-from policies.model.change import Phase
 from policies.planning.naming import named
 from policies.runbooks import runbook_of
 
@@ -138,7 +137,7 @@ def glance_notices(glance: Json) -> list[Line]:
         if count
     ]
     older = [(NEEDS_YOU, _with_runbook(line, runbook_of("older"))) for line in _ahead(glance.get("ahead"))]
-    harm = [(NEEDS_YOU, _with_runbook(line, runbook_of("harm"))) for line in _to_decide(glance)]
+    harm = [(NEEDS_YOU, _with_runbook(line, runbook_of("harm"))) for line in _to_decide(glance.get("harm"))]
     return [*concern, *_fault_notices(glance.get("fault")), *harm, *older, *of_change, *missing]
 
 
@@ -176,7 +175,7 @@ def missing_lines(status: Json) -> list[Line]:
     alone = {name: why for name, why in silent.items() if name not in named}
     unnamed = standing["silent_count"] - (len(silent) - len(alone))
     found = (
-        ("harm", iter(_to_decide({**standing, "change": change}))),
+        ("harm", iter(_to_decide(standing.get("harm")))),
         ("older", iter(_ahead(standing.get("ahead")))),
         ("silent", _folded("Silent", "gateways are silent", alone, unnamed, _command("sessions", fleet))),
         (
@@ -228,15 +227,9 @@ def _ahead(ahead: Json | None) -> list[str]:
     return [f"{ahead['sentence']}: {all_spelled(ahead['next'])}"] if ahead else []
 
 
-def _to_decide(found: Json) -> list[str]:
-    """Return that harm after a promotion waits for a decision, with both; nothing where none does.
-
-    While the fleet goes back, it has been decided.
-    """
-    harm, change = found.get("harm"), found["change"]
-    if not harm or (change is not None and change["phase"] == Phase.ROLLING_BACK):
-        return []
-    return [f"{harm['sentence']}: {all_spelled(harm['next'])}"]
+def _to_decide(harm: Sequence[Json] | None) -> list[str]:
+    """Return a line for each promotion after which harm waits for a decision, with the answers."""
+    return [f"{one['sentence']}: {all_spelled(one['next'])}" for one in harm or ()]
 
 
 def _waited_for(change: Json | None) -> Sequence[str]:

@@ -139,12 +139,10 @@ class Basis(Value):
 class HarmTold(Value):
     """The harm after a promotion about which operators were asked."""
 
-    sentence: str
-    """The last of it."""
+    undecided: dict[int, str]
+    """That of it about which no operator has decided, each by the number of its entry in the record."""
     bases: tuple[Basis, ...]
     """All of it, each as a decision is bound to it."""
-    accepted: bool
-    """Whether an operator has accepted it."""
 
 
 class VerdictRow(Value):

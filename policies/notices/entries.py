@@ -79,13 +79,20 @@ def told_by(entry: AuditEntry) -> Told | None:
     )
 
 
-def harm_after(before: HarmTold | None, action: str, body: Mapping[str, Any]) -> HarmTold:
-    """Return what is known of the harm after a promotion by one more entry of it."""
-    said = str(body.get("sentence", "")).removesuffix(TO_DECIDE)
+def harm_after(before: HarmTold | None, seq: int, action: str, body: Mapping[str, Any]) -> HarmTold:
+    """Return what is known of the harm after a promotion by one more entry of it.
+
+    Harm that is found while an operator accepts what was found before is none of what they accept.
+    """
+    undecided = dict(before.undecided) if before is not None else {}
     bases = before.bases if before is not None else ()
-    if action == HARM and body.get("basis") is not None:
-        bases = (*bases, Basis.model_validate(body["basis"]))
-    return HarmTold(sentence=said, bases=bases, accepted=action == HARM_ACCEPTED)
+    if action == HARM_ACCEPTED:
+        left = {number: said for number, said in undecided.items() if number > body["until"]}
+        return HarmTold(undecided=left, bases=bases)
+    undecided[seq] = str(body.get("sentence", "")).removesuffix(TO_DECIDE)
+    if body.get("basis") is not None and (basis := Basis.model_validate(body["basis"])) not in bases:
+        bases = (*bases, basis)
+    return HarmTold(undecided=undecided, bases=bases)
 
 
 def _of_bake(entry: AuditEntry, fleet: str, change: str, reason: str) -> Told:
@@ -96,7 +103,8 @@ def _of_bake(entry: AuditEntry, fleet: str, change: str, reason: str) -> Told:
         return Told(Subject(change, fleet, change), None, NoticeState.HARM_FOUND)
     if entry.action == HARM:
         said = f"{fleet}: harm was found after {change} was promoted: {reason}"
-        fact = Fact(NoticeState.HARM_FOUND, said, offers=answers_to_harm(fleet), mark=str(entry.seq))
+        offers = answers_to_harm(fleet, change, entry.seq)
+        fact = Fact(NoticeState.HARM_FOUND, said, offers=offers, mark=str(entry.seq))
         return Told(Subject(change, fleet, change), fact, None)
     subject = Subject(f"{fleet}/{change}/watch", fleet, change)
     if entry.action == WATCHED:
