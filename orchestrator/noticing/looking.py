@@ -300,7 +300,7 @@ class Looking:
                 said = (
                     f"{subject.fleet}: harm was found after {one.change} was promoted: {one.harm}{TO_DECIDE}"
                 )
-                fact = fact._replace(headline=f"{subject.fleet}: {found}", offers=one.next)
+                fact = fact._replace(headline=said, offers=one.next)
         before = [one for one in waiting if one.notice.state == NoticeState.HARM_FOUND]
         keys = tuple(one.notice.key for one in before)
         [made] = notices_of(subject, [fact], [], {}, (), now)
