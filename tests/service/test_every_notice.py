@@ -17,7 +17,6 @@ from orchestrator.store.ledger import Ledger
 from policies.model.approval import APPROVAL_AWAITED
 from policies.model.change import (
     PENSTOCK,
-    PENSTOCK_WATCH,
     ChangeEnding,
     ChangeKind,
     ChangeOpening,
@@ -342,7 +341,7 @@ def test_harm_after_a_promotion_needs_nobody_any_more_once_it_is_accepted(
     (waits,) = ledger.waiting_notices()
     assert [(offer.verb, offer.hold_of) for offer in waits.notice.offers] == [
         (Verb.ROLL_BACK, None),
-        (Verb.RESUME, PENSTOCK_WATCH),
+        (Verb.RESUME, "edge-1.harm-1"),
     ]
     stage.entry(HARM_ACCEPTED, "edge/edge-1")
     assert ledger.waiting_notices() == ()

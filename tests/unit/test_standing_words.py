@@ -26,7 +26,7 @@ from orchestrator.words.standing import (
     named_missing,
 )
 from orchestrator.words.times import moment
-from policies.harm_asked import answers_to_harm
+from policies.harm_asked import answers_to_harm, hold_of_harm
 from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind, StoredCommand
 from policies.model.desired import Pin
@@ -242,24 +242,27 @@ def test_a_host_that_may_lie_is_named_with_what_helps_and_hides_nothing_of_the_n
 
 @pytest.mark.parametrize("phase", [Phase.ENDED, Phase.OBSERVING, Phase.ROLLING_BACK])
 def test_harm_after_a_promotion_is_on_every_screen_until_it_is_decided_about(phase: Phase) -> None:
-    """The upgrade that was refused for it was the first to name it, and no screen did."""
-    row = glance(1, phase=phase) | {"harm": HARM.model_dump(mode="json")}
+    """No screen named it, or none did while a change of other gateways rolled back."""
+    row = glance(1, phase=phase) | {"harm": [HARM.model_dump(mode="json")]}
     change = told(phase=phase, outcome=Outcome.PROMOTED if phase is Phase.ENDED else None)
-    asked = status(harm=HARM).model_copy(update={"change": change}).model_dump(mode="json")
+    asked = status(harm=(HARM,)).model_copy(update={"change": change}).model_dump(mode="json")
     line = (
         "harm was measured after edge-2 was promoted, and no operator has decided about it: 9 of 10 logins "
         "fail: penstock rollback edge --reason TEXT | "
-        "penstock resume edge --hold-of penstock.watch --reason TEXT. Runbook: held-decide"
+        "penstock resume edge --hold-of edge-2.harm-7 --reason TEXT. Runbook: held-decide"
     )
-    shown = [] if phase is Phase.ROLLING_BACK else [("Needs you", line)]
+    shown = [("Needs you", line)]
     assert (glance_notices(row), missing_lines(asked)) == (shown, shown)
     assert is_quiet(row) is False
 
 
 HARM = UndecidedHarm(
+    change="edge-2",
+    hold_of=hold_of_harm("edge-2", 7),
+    harm="9 of 10 logins fail",
     sentence="harm was measured after edge-2 was promoted, and no operator has decided about it: 9 of 10 "
     "logins fail",
-    next=answers_to_harm("edge"),
+    next=answers_to_harm("edge", "edge-2", 7),
 )
 SILENT: dict[str, Any] = {"silent": {"gw-2": "no agent answers"}, "silent_count": 1}
 NEEDS: dict[str, Any] = {
@@ -268,6 +271,7 @@ NEEDS: dict[str, Any] = {
     "a silent gateway": {"standing": status(**SILENT).standing},
     "a gateway in quarantine": {"standing": status(quarantined={"gw-2": "ana: its disk"}).standing},
     "a drain": {"standing": status(held_drains={"gw-2/a": "2 sessions are left"}).standing},
+    "harm after a promotion": {"standing": status(harm=(HARM,)).standing},
     "one not taken back": {"standing": status(not_taken_back={"gw-2": "no route"}).standing},
     "a host that may lie": {
         "standing": status(ahead=what_is_ahead("edge", {"gw-4": 10**10 - 1}, 7, 4)).standing

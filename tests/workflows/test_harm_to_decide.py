@@ -4,9 +4,10 @@ from collections.abc import Awaitable
 
 import pytest
 
-from policies.model.change import PENSTOCK_WATCH, ChangeKind, Outcome
+from activities.undecided_harm import undecided_harm
+from policies.model.change import ChangeKind, Outcome
 from policies.model.command import Command, CommandKind
-from policies.model.errors import Refused
+from policies.model.errors import Conflict, Refused
 from policies.model.people import Via
 from policies.model.verdict import GateReading, GateVerdict
 from tests.fakes.control import MEASURED, OPEN, UNDECIDED
@@ -16,7 +17,12 @@ from tests.workflows.recorded import Recorded, recording
 from tests.workflows.test_bake import change_that_waits
 from tests.workflows.world import NEXT, OLD, result_of
 
-RESUMED = Command(id="accept", kind=CommandKind.RESUME, person="ana", reason="known", hold_of=PENSTOCK_WATCH)
+
+def accepting(recorded: Recorded) -> Command:
+    """Return the order that accepts the harm which is shown now."""
+    (one,) = undecided_harm(recorded.ledger, "edge")
+    asked = {"id": one.hold_of, "person": "ana", "reason": "known", "hold_of": one.hold_of}
+    return Command(kind=CommandKind.RESUME, **asked)
 
 
 async def harmed(recorded: Recorded, *gateways: str) -> str:
@@ -30,7 +36,7 @@ async def harmed(recorded: Recorded, *gateways: str) -> str:
 
 async def told(recorded: Recorded, reason: str) -> None:
     """Wait until the ledger has that operators were asked about this harm last."""
-    await until(lambda: reason in [one.sentence for one in recorded.ledger.harm_told("edge").values()])
+    await until(lambda: any(reason in one.harm for one in undecided_harm(recorded.ledger, "edge")))
 
 
 async def refused(order: Awaitable[object]) -> str:
@@ -41,7 +47,7 @@ async def refused(order: Awaitable[object]) -> str:
 
 def names_all(sentence: str, promoted: str) -> bool:
     """Return whether the refusal names the harm, the promoted change and both answers."""
-    answers = "penstock rollback edge", f"penstock resume edge --hold-of {PENSTOCK_WATCH}"
+    answers = "penstock rollback edge", f"penstock resume edge --hold-of {promoted}.harm-"
     return all(said in sentence for said in (MEASURED.reason, promoted, *answers))
 
 
@@ -88,11 +94,12 @@ async def test_an_upgrade_starts_once_an_operator_has_accepted_the_harm_until_an
     async with recording(server) as recorded:
         world = recorded.world
         promoted = await harmed(recorded, "gw-1", "gw-2")
-        receipt = await recorded.service.accept_harm("edge", RESUMED, Via.CLI)
-        assert receipt is not None
+        order = accepting(recorded)
+        receipt = await recorded.service.accept_harm("edge", order, Via.CLI)
         assert MEASURED.reason in receipt.sentence
         assert (receipt.accepted, receipt.change) == (True, promoted)
-        assert await recorded.service.accept_harm("edge", RESUMED, Via.CLI) is None
+        with pytest.raises(Conflict, match="no harm after"):
+            await recorded.service.accept_harm("edge", order, Via.CLI)
         assert (await recorded.upgrade(("gw-3",), release=NEXT)).outcome is Outcome.PROMOTED
         tunnels = GateReading(gate="tunnels", verdict=GateVerdict.UNHEALTHY, reason="5 of 6 tunnels are dead")
         world.judge.says(
