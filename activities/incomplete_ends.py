@@ -63,7 +63,7 @@ def complete_ends(book: EndBook, fleet: str, members: Collection[Name]) -> None:
     for one in records:
         if one.ended is None:
             continue
-        record, result = _as_ended(book, one, told.get(one.name))
+        record, result = _as_ended(book, one, told.get(one.name), moves)
         gateways = gateways_of(result, members)
         # The times first: an answer that is newer than its time is from after the end as well.
         at = {} if gateways & left_out else book.said_at(fleet, datetime.now(UTC) - one.ended)
@@ -76,15 +76,21 @@ def complete_ends(book: EndBook, fleet: str, members: Collection[Name]) -> None:
             book.close_change(ending)
 
 
-def _as_ended(book: EndBook, record: ChangeRecord, told: Told | None) -> tuple[ChangeRecord, ChangeResult]:
-    """Return a change and its result; where its workflow died no gateway that it began with is back."""
+def _as_ended(
+    book: EndBook, record: ChangeRecord, told: Told | None, moves: Sequence[KnownGoodMove]
+) -> tuple[ChangeRecord, ChangeResult]:
+    """Return a change and its result; where its workflow died no gateway that it began with is back.
+
+    A rollback upgrades none: it began with those whose known-good it has moved.
+    """
     if told is not None and told.result is not None:
         return record, told.result
     sentence = record.sentence.partition(NOT_BACK)[0]
+    begun = book.touched_by(record.name) or {one.gateway for one in moves if one.change == record.name}
     result = ChangeResult(
         rollout=record.name,
         outcome=Outcome.ROLLBACK_INCOMPLETE,
         reason=sentence,
-        incomplete=dict.fromkeys(sorted(book.touched_by(record.name)), sentence),
+        incomplete=dict.fromkeys(sorted(begun), sentence),
     )
     return record.model_copy(update={"sentence": sentence}), result

@@ -276,6 +276,30 @@ async def test_a_dead_upgrade_whose_rollback_left_a_gateway_is_not_rolled_back(l
     assert ended.sentence.endswith("; not back: gw-6: it has not reported that it is back")
 
 
+async def test_a_dead_rollback_that_ended_without_a_gateway_is_complete_once_that_is_back(lost: Lost) -> None:
+    """It was called incomplete for good, and the next rollback was spent on completing it."""
+    ledger, two = lost.ledger, ("gw-1", "gw-2")
+    ledger.record_known_good_batch(
+        KnownGoodBatch(fleet="edge", change=lost.upgrade, releases=dict.fromkeys(two, NEW))
+    )
+    ledger.close_change(ChangeEnding(change=lost.upgrade, outcome=Outcome.PROMOTED, sentence="it was"))
+    plan = ledger.record_return(lost.fleet, dict.fromkeys(two, OLD))
+    lost.upgrade = rollback = lost.open(ChangeKind.GO_BACK, "rollback", plan)
+    back = KnownGoodBatch(fleet="edge", change=rollback, releases=dict.fromkeys(two, OLD), back=True)
+    ledger.record_known_good_batch(back)
+    ledger.set_quarantine(
+        Quarantine(fleet="edge", gateway="gw-2", reason="its disk", person="ana", since=datetime.now(UTC))
+    )
+    lost.begin_return()
+    lost.report("gw-1")
+    assert (await lost.closed(await lost.planned())).outcome is Outcome.ROLLBACK_INCOMPLETE
+    ledger.close_change(_ended(lost.back))
+    ledger.clear_quarantines("edge", ["gw-2"], "ana", "it has power")
+    ledger.record_states("edge", [state(name, on=OLD) for name in ALL], {})
+    await lost.found()
+    assert ledger.change(rollback).outcome is Outcome.ROLLED_BACK
+
+
 async def test_a_promotion_of_which_only_the_end_is_missing_waits_for_no_report(lost: Lost) -> None:
     releases = dict.fromkeys(sorted(ALL), NEW)
     batch = KnownGoodBatch(fleet="edge", change=lost.upgrade, releases=releases)
