@@ -46,7 +46,8 @@ def enrolment_application(desk: Desk) -> Starlette:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    _log.warning("an enrolment from %s was refused: %s", _peer(request), error)
+    if not isinstance(error, TooMany):  # whoever asks too often does not choose how long the log is
+        _log.warning("an enrolment from %s was refused: %s", _peer(request), error)
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 503)
     return JSONResponse({"code": type(error).__name__, "sentence": str(error)}, status)
 

@@ -579,8 +579,9 @@ async def test_a_host_that_is_enrolled_anew_ends_its_predecessors_certificates_a
 
 
 async def test_strangers_of_one_network_are_one_stranger_at_the_enrolment_port(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Each request that was refused for too many of them was a line of the log, too."""
     monkeypatch.setattr(Kind, "per_second", 1 / 3600)  # however long a busy machine takes for so many
     ledger, _ = desk_in(tmp_path)
     refusals = Refusals(ledger)
@@ -596,6 +597,7 @@ async def test_strangers_of_one_network_are_one_stranger_at_the_enrolment_port(
     answers = [await asked_from(f"2001:db8::{number:x}") for number in range(Kind.STRANGER.size + 10)]
     assert answers.count(403) == Kind.STRANGER.size
     assert answers[-1] == 429
+    assert len(caplog.records) == Kind.STRANGER.size
     assert await asked_from("2001:db8:0:1::1") == 403
     assert await asked_from("192.0.2.1") == 403
     assert ledger.audit_entries() == ()
