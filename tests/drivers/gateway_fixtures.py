@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import pytest
 import pytest_asyncio
 
-from activities.drivers.steering import orders
+from activities.drivers.steering import hook, orders
 from deploy.lab.namespaces import inside
 from tests.drivers.front_lab import BalancerLab, HookLab, RedirectLab
 from tests.drivers.gateway_lab import GatewayLab, why_not_here
@@ -156,8 +156,12 @@ def built_hooked(
 
 
 @pytest_asyncio.fixture(loop_scope="function")
-async def hooked(built_hooked: HookLab) -> AsyncIterator[HookLab]:
-    """The lab that the example of a hook steers, with this process inside the gateway's namespace."""
+async def hooked(built_hooked: HookLab, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HookLab]:
+    """The lab that the example of a hook steers, with this process inside the gateway's namespace.
+
+    Its hook has the time that a busy machine takes: the bound of a call has tests of its own.
+    """
+    monkeypatch.setattr(hook, "WITHIN", timedelta(seconds=PATIENCE))
     async with as_new(built_hooked):
         yield built_hooked
 
