@@ -30,7 +30,14 @@ from policies.model.trust import (
 )
 from policies.model.value import Digest, digest_of
 from policies.model.verification import Scope, TrustState, TrustVerdict
-from policies.trust.admission import admits, is_by, require_index, require_signers, rule_for
+from policies.trust.admission import (
+    admits,
+    is_by,
+    refused_caller,
+    require_index,
+    require_signers,
+    rule_for,
+)
 from policies.trust.statements import parse_index, parse_release, require_digest
 
 
@@ -216,6 +223,8 @@ def _verified(document: Document, trust: LoadedTrust, rule: Rule, now: datetime)
             if _spoils(error, envelope, document, trust, signers):
                 raise
             failed.append(error)
+    callers = (refused_caller(proven, signers) for _, proven in held)
+    failed = [*(one for one in callers if one is not None), *failed]
     if document.admitted_at is None:
         named = [one for one in held if any(is_by(one[1], signer) for signer in signers)]
         held = named or held  # who signed alone without a seat is refused by name

@@ -26,6 +26,7 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 LOG_ORIGIN = "log.lab.penstock"
 ISSUER_RAW = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
 ISSUER_V2 = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
+SOURCE_REPOSITORY = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.12")
 SCT_LIST = x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
 CERTIFICATE_LIFE = timedelta(minutes=10)
 
@@ -69,10 +70,14 @@ class LabSigner:
         *,
         payload_type: str = PAYLOAD_TYPE,
         stamped_at: datetime | None = None,
+        source_repository: str = "",
     ) -> bytes:
-        """Return a Sigstore bundle over these bytes, by that identity of that issuer, stamped now or then."""
+        """Return a Sigstore bundle over these bytes, by that identity of that issuer, stamped now or then.
+
+        The source repository is the one whose run signs, as continuous integration has it in certificates.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self.certificate(key, identity, issuer)
+        certificate = self.certificate(key, identity, issuer, source_repository)
         pae = _pae(payload_type, statement)
         signature = key.sign(pae, ec.ECDSA(hashes.SHA256()))
         envelope = {
@@ -82,10 +87,10 @@ class LabSigner:
         }
         return self.bundle(certificate, signature, pae, {"dsseEnvelope": envelope}, stamped_at)
 
-    def sign_blob(self, blob: bytes, identity: str, issuer: str) -> bytes:
+    def sign_blob(self, blob: bytes, identity: str, issuer: str, *, source_repository: str = "") -> bytes:
         """Return a Sigstore bundle over a blob itself, as `cosign sign-blob` makes them."""
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self.certificate(key, identity, issuer)
+        certificate = self.certificate(key, identity, issuer, source_repository)
         signature = key.sign(blob, ec.ECDSA(hashes.SHA256()))
         digest = {"algorithm": "SHA2_256", "digest": _b64(hashlib.sha256(blob).digest())}
         content = {"messageSignature": {"messageDigest": digest, "signature": _b64(signature)}}
@@ -113,7 +118,9 @@ class LabSigner:
         }
         return json.dumps(bundle | content).encode()
 
-    def certificate(self, key: Key, identity: str, issuer: str) -> x509.Certificate:
+    def certificate(
+        self, key: Key, identity: str, issuer: str, source_repository: str = ""
+    ) -> x509.Certificate:
         """Return a short-lived certificate for the identity, with its SCT."""
         now = self.now().replace(microsecond=0)
         name = x509.RFC822Name(identity) if "@" in identity and "://" not in identity else None
@@ -139,6 +146,11 @@ class LabSigner:
                 x509.UnrecognizedExtension(ISSUER_V2, core.UTF8String(issuer).dump()), critical=False
             )
         )
+        if source_repository:
+            text = core.UTF8String(source_repository).dump()
+            builder = builder.add_extension(
+                x509.UnrecognizedExtension(SOURCE_REPOSITORY, text), critical=False
+            )
         precertificate = builder.sign(self.ca_key, hashes.SHA256())
         sct = self._sct(precertificate.tbs_certificate_bytes)
         return builder.add_extension(x509.UnrecognizedExtension(SCT_LIST, sct), critical=False).sign(

@@ -7,6 +7,7 @@ from policies.model.fleet import USERS_AT
 PATTERNS: Mapping[str, str] = {
     r"^[A-Za-z0-9_-][A-Za-z0-9._/-]*\.ics$": "a path that ends in `.ics`",
     r"^https?://[^\s<>\"']+$": "an address that begins with `https://` or `http://`",
+    r"^https?://[^\s/]+/\S*[^\s/]$": "an address like `https://HOST/OWNER/REPOSITORY`, no slash behind",
     r"^[^\x00-\x1f\x7f]+$": "one line of text",
     r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$": "a name: small letters, digits, dots and hyphens",
     r"^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$": "small letters, digits and hyphens",

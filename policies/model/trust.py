@@ -27,6 +27,9 @@ class SignatureKind(StrEnum):
     CMS = "cms"
 
 
+CALLER = "caller"
+"""Reason of a refusal: a repository that the trust policy does not name called a signer's workflow."""
+
 LAPSED = "lapsed"
 """Why a signature that holds proves nothing at some time: its key or certificate had ended by then."""
 
@@ -72,6 +75,8 @@ class Signer(SignedWord):
     """The mail address or URI in the certificate, of Sigstore and CA signers."""
     identity_prefix: str | None = None
     """Instead of it, for a workflow that signs tags: ends with `@refs/tags/`."""
+    source_repository: Annotated[str, Field(pattern=r"^https?://[^\s/]+/\S*[^\s/]$")] | None = None
+    """The repository whose run signs, compared exactly; required where it calls another one's workflow."""
     openpgp: str | None = None
     """Name of an entry of `openpgp`."""
     cms: str | None = None
@@ -90,9 +95,17 @@ class Signer(SignedWord):
         """The signer as the policy names it."""
         return self.identity or self.identity_prefix or f"the openpgp signer {self.openpgp}"
 
-    def is_named(self, identity: str, issuer: str) -> bool:
-        """Return whether this identity is the signer's: exact names, no patterns but the one prefix form."""
+    def is_named(self, identity: str, issuer: str, source_repository: str = "") -> bool:
+        """Return whether this identity is the signer's: exact names, no patterns but the one prefix form.
+
+        Args:
+            identity: The mail address or URI in the certificate.
+            issuer: The identity provider that the certificate names, empty outside of Sigstore.
+            source_repository: The repository whose run signed, empty where the certificate names none.
+        """
         if self.issuer is not None and issuer != self.issuer:
+            return False
+        if not may_sign(identity, source_repository, self.source_repository):
             return False
         if self.identity_prefix is not None:
             return identity.startswith(self.identity_prefix)
@@ -113,7 +126,31 @@ class Signer(SignedWord):
             raise ValueError("a sigstore signer has an issuer, others have none")
         if self.identity_prefix is not None and not self.identity_prefix.endswith("@refs/tags/"):
             raise ValueError("identity_prefix is for workflow identities and ends with @refs/tags/")
+        is_workflow = self.sigstore is not None and "://" in (self.identity or self.identity_prefix or "")
+        if self.source_repository is not None and not is_workflow:
+            raise ValueError("source_repository is for workflows that sign by Sigstore; remove it here")
         return self
+
+
+def is_called_from_elsewhere(identity: str, source_repository: str) -> bool:
+    """Return whether the identity is a workflow of another repository than the one whose run signed.
+
+    Fulcio certifies a reusable workflow by the workflow's own address, whichever repository calls it. Such
+    an address begins with that of the workflow's repository: `https://HOST/OWNER/REPOSITORY/PATH@REF`, at
+    GitLab `https://HOST/GROUP/PROJECT//PATH@REF`.
+    """
+    is_workflow = "://" in identity and "@" in identity
+    return is_workflow and source_repository != "" and not identity.startswith(f"{source_repository}/")
+
+
+def may_sign(identity: str, source_repository: str, named: str | None) -> bool:
+    """Return whether a run of that repository may sign as the identity.
+
+    `named` is the only repository that may; without it, a workflow signs for its own repository alone.
+    """
+    if named is not None:
+        return source_repository == named
+    return not is_called_from_elsewhere(identity, source_repository)
 
 
 class Requirement(SignedWord):
@@ -311,6 +348,9 @@ class VerifiedSignature(Value):
     root: str = Field(description="name of the trust root, pinned certificate or authority in the policy")
     issuer: str = ""
     identity: str
+    source_repository: str = Field(
+        default="", description="repository whose run signed; empty where the certificate names none"
+    )
     payload_digest: Digest
     signed_at: AwareDatetime | None = None
     serial: str = Field(default="", description="certificate serial number in hex")
@@ -320,8 +360,10 @@ class VerifiedSignature(Value):
 
     @property
     def label(self) -> str:
-        """The signer as people read it."""
-        return f"{self.identity} ({self.issuer})" if self.issuer else self.identity
+        """The signer as people read it, with the repository that called another one's workflow."""
+        called = is_called_from_elsewhere(self.identity, self.source_repository)
+        caller = f", called by {self.source_repository}" if called else ""
+        return f"{self.identity} ({self.issuer}{caller})" if self.issuer else self.identity
 
 
 class Pinned(Value):

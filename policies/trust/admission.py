@@ -25,7 +25,15 @@ from policies.model.refusals import (
 )
 from policies.model.release import ChannelIndex, ReleaseManifest
 from policies.model.revocation import plain_serial, same_identity
-from policies.model.trust import Requirement, Revoked, Rule, Signer, TrustPolicy, VerifiedSignature
+from policies.model.trust import (
+    CALLER,
+    Requirement,
+    Revoked,
+    Rule,
+    Signer,
+    TrustPolicy,
+    VerifiedSignature,
+)
 from policies.model.value import Digest
 from policies.model.verification import TrustState, TrustVerdict
 from policies.trust.constraints import require_fits
@@ -184,7 +192,25 @@ def is_by(signature: VerifiedSignature, signer: Signer) -> bool:
     """Return whether the signature is by this signer: exact names, no patterns but the one prefix form."""
     if getattr(signer, signature.kind.value) != signature.root:
         return False
-    return signer.openpgp is not None or signer.is_named(signature.identity, signature.issuer)
+    if signer.openpgp is not None:
+        return True
+    return signer.is_named(signature.identity, signature.issuer, signature.source_repository)
+
+
+def refused_caller(signature: VerifiedSignature, signers: Sequence[Signer]) -> SignerNotAllowed | None:
+    """Return the refusal of a signature that only its calling repository keeps from counting, else None."""
+    caller = signature.source_repository
+    called = [signer.model_copy(update={"source_repository": caller or None}) for signer in signers]
+    if any(is_by(signature, one) for one in signers) or not any(is_by(signature, one) for one in called):
+        return None
+    sentence = (
+        f"the workflow {signature.identity} was called by {caller}, which trust.yaml does not name; if your "
+        f"releases are signed there, write `source_repository: {caller}` beside the workflow in trust.yaml"
+        if caller
+        else f"the certificate of {signature.identity} names no repository, and trust.yaml requires one "
+        "(source_repository); sign by a Sigstore instance whose certificates name it"
+    )
+    return SignerNotAllowed(sentence, reason=CALLER)
 
 
 def distinct(people: dict[str, set[str]], require: Sequence[Requirement]) -> tuple[str, ...] | None:

@@ -22,7 +22,7 @@ from activities.releases import Releases
 from activities.verdicts import refusal
 from deploy.lab.releases import LabReleases
 from deploy.lab.repository import RepositoryServer
-from orchestrator.publishing.folder import add_signature
+from orchestrator.publishing.folder import add_signature, read_statement
 from policies.model.errors import BadInput
 from policies.model.refusals import (
     DigestMismatch,
@@ -118,6 +118,38 @@ async def test_a_wrong_signer_is_refused(lab: LabReleases, releases: Releases, t
     with pytest.raises(SignerNotAllowed):
         await releases.admit(digest, lab.url)
     assert not stored(tmp_path)
+
+
+async def test_a_release_by_a_reusable_workflow_needs_the_repository_that_called_it_in_the_policy(
+    lab: LabReleases, releases: Releases, tmp_path: Path
+) -> None:
+    """Any repository of the world may call a public workflow, and has its signature then."""
+    workflow = "https://ci.example/acme/workflows/.github/workflows/sign.yml@refs/tags/v1"
+    caller = "https://ci.example/mallory/anything"
+    digest = lab.publish(*small_tree(tmp_path), version="1.3.0", rollback_index=1, signers=[lab.manager])
+    statement = read_statement(lab.root, digest)
+    bundle = lab.signer.sign(statement, workflow, lab.issuer, source_repository=caller)
+    add_signature(lab.root, digest, "sigstore", bundle)
+    policy = json.loads(lab.trust_policy.read_text())
+    groups = policy["rules"][0]["groups"]
+    groups["index"], groups["builder"] = groups["builder"], [groups["builder"][0] | {"identity": workflow}]
+    policy["rules"][0]["index_group"] = "index"
+    lab.trust_policy.write_text(json.dumps(policy))
+    refusal = f"was called by {caller}.*write `source_repository: {caller}`"
+    with pytest.raises(SignerNotAllowed, match=refusal):
+        await releases.admit(digest, lab.url)
+    assert not stored(tmp_path)
+    groups["builder"][0]["source_repository"] = caller
+    lab.trust_policy.write_text(json.dumps(policy))
+    admitted = await releases.admit(digest, lab.url)
+    assert admitted.signers[0] == f"builder: {workflow} ({lab.issuer}, called by {caller})"
+    assert {one.source_repository for one in admitted.verification.signatures} == {"", caller}
+    releases.promote(digest)
+    await releases.require_way_back(admitted.reference)
+    del groups["builder"][0]["source_repository"]
+    lab.trust_policy.write_text(json.dumps(policy))
+    with pytest.raises(SignerNotAllowed, match=refusal):
+        await releases.require_way_back(admitted.reference)
 
 
 async def test_a_missing_bundle_is_refused(lab: LabReleases, releases: Releases, tmp_path: Path) -> None:

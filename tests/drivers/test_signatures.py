@@ -23,12 +23,14 @@ from activities.drivers.signature.cms import CmsVerifier
 from activities.drivers.signature.openpgp import OpenPgpVerifier
 from activities.drivers.signature.sigstore import (
     ISSUER_V2,
+    SOURCE_REPOSITORY,
     SigstoreVerifier,
     claimed_times,
     identity_of,
     issuer_of,
     parse_bundle,
     public_root,
+    source_repository_of,
 )
 from activities.refusals import (
     PolicyInvalid,
@@ -42,12 +44,14 @@ from policies.model.refusals import (
     TrustError,
     WeakAlgorithm,
 )
-from policies.model.trust import LAPSED, Envelope, SignatureKind, VerifiedSignature
+from policies.model.trust import LAPSED, Envelope, SignatureKind, Signer, VerifiedSignature
 from policies.model.value import digest_of
 from tests.fakes.authority import EnterpriseCa
 
 STATEMENT = b'{"a":"statement"}'
 WHO, ISSUER = "bot@lab.example", "https://idp.lab.example"
+WORKFLOW = "https://ci.example/acme/workflows/.github/workflows/sign.yml@refs/tags/v1"
+CALLER = "https://ci.example/acme/vpn"
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +134,22 @@ def test_a_workflow_signs_under_its_address(signer: LabSigner) -> None:
     assert sigstore(signer.sign(STATEMENT, workflow, ISSUER), signer).identity == workflow
 
 
+def test_a_bundle_names_the_repository_that_called_a_reusable_workflow(signer: LabSigner) -> None:
+    found = sigstore(signer.sign(STATEMENT, WORKFLOW, ISSUER, source_repository=CALLER), signer)
+    assert (found.identity, found.source_repository) == (WORKFLOW, CALLER)
+    assert found.label == f"{WORKFLOW} ({ISSUER}, called by {CALLER})"
+    assert sigstore(signer.sign(STATEMENT, WORKFLOW, ISSUER), signer).source_repository == ""
+
+
+def test_a_bundle_that_another_repository_had_signed_claims_no_signer(signer: LabSigner) -> None:
+    verifier = SigstoreVerifier({"lab": signer.trusted_root_path.read_bytes()})
+    bundle = signer.sign(STATEMENT, WORKFLOW, ISSUER, source_repository=CALLER)
+    envelope = Envelope(kind=SignatureKind.SIGSTORE, content=bundle)
+    plain = Signer(sigstore="lab", issuer=ISSUER, identity=WORKFLOW)
+    assert not verifier.claims(envelope, plain)
+    assert verifier.claims(envelope, plain.model_copy(update={"source_repository": CALLER}))
+
+
 def test_any_instance_of_the_policy_may_vouch(signer: LabSigner, tmp_path: Path) -> None:
     other = LabSigner(tmp_path)
     assert sigstore(signer.sign(STATEMENT, WHO, ISSUER), other, signer).root == "1"
@@ -181,6 +201,28 @@ def test_a_blobs_bundle_is_verified_for_exactly_its_signer(signer: LabSigner) ->
             verifier.verify_blob(digest, bundle, identity=who, issuer=issuer)
 
 
+def test_a_blobs_bundle_by_a_reusable_workflow_is_good_for_the_repository_that_is_named(
+    signer: LabSigner,
+) -> None:
+    verifier = SigstoreVerifier({"lab": signer.trusted_root_path.read_bytes()})
+    sha256, own = hashlib.sha256(b"blob").hexdigest(), "https://ci.example/acme/workflows"
+    for repository, named, is_good in (
+        (CALLER, None, False),
+        (CALLER, CALLER, True),
+        (CALLER, own, False),
+        (own, None, True),
+        ("", None, True),
+        ("", own, False),
+    ):
+        bundle = signer.sign_blob(b"blob", WORKFLOW, ISSUER, source_repository=repository)
+        who = {"identity": WORKFLOW, "issuer": ISSUER}
+        if is_good:
+            verifier.verify_blob(sha256, bundle, **who, source_repository=named)
+            continue
+        with pytest.raises(SignatureInvalid, match=f"called by {repository}" if repository else "no repo"):
+            verifier.verify_blob(sha256, bundle, **who, source_repository=named)
+
+
 def test_a_statements_bundle_is_good_for_its_subjects_only(signer: LabSigner) -> None:
     verifier = SigstoreVerifier({"lab": signer.trusted_root_path.read_bytes()})
     sha256 = hashlib.sha256(b"blob").hexdigest()
@@ -221,11 +263,37 @@ def test_a_certificate_names_exactly_one_identity(extensions: tuple[x509.Extensi
         identity_of(certificate(*extensions))
 
 
-@pytest.mark.parametrize("raw", [None, b"", b"plain", b"\x0c\x05abc", b"\x0c\x81\x03abc", b"\x13\x03abc"])
+NO_TEXT = [
+    b"",
+    b"plain",
+    b"\x0c\x00",
+    b"\x0c\x05abc",
+    b"\x0c\x81\x03abc",
+    b"\x13\x03abc",
+    b"\x0c\x03abcd",
+    b"\x0c\x03a c",
+    "\x0c\x03aß".encode(),
+]
+
+
+@pytest.mark.parametrize("raw", [None, *NO_TEXT])
 def test_an_issuer_is_a_text_in_der_and_nothing_else(raw: bytes | None) -> None:
     extensions = () if raw is None else (x509.UnrecognizedExtension(ISSUER_V2, raw),)
     with pytest.raises(SignatureInvalid):
         issuer_of(certificate(*extensions))
+
+
+@pytest.mark.parametrize("raw", NO_TEXT)
+def test_a_source_repository_that_cannot_be_read_is_not_taken_for_an_absent_one(raw: bytes) -> None:
+    with pytest.raises(SignatureInvalid, match="source repository is malformed"):
+        source_repository_of(certificate(x509.UnrecognizedExtension(SOURCE_REPOSITORY, raw)))
+
+
+def test_the_longest_address_of_a_source_repository_is_read_whole() -> None:
+    longest = "https://ci.example/" + "group/" * 50 + "project"
+    raw = b"\x0c\x82" + len(longest).to_bytes(2, "big") + longest.encode()
+    assert source_repository_of(certificate(x509.UnrecognizedExtension(SOURCE_REPOSITORY, raw))) == longest
+    assert source_repository_of(certificate()) == ""
 
 
 def test_a_log_that_promises_a_time_is_enough_without_a_stamp(signer: LabSigner) -> None:

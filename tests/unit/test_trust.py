@@ -32,7 +32,14 @@ from policies.model.trust import Rule, SignatureKind, Signer, TrustPolicy, Verif
 from policies.model.value import digest_of
 from policies.model.verification import TrustState, TrustVerdict
 from policies.trust import strict_json
-from policies.trust.admission import admits, is_by, require_index, rule_for
+from policies.trust.admission import (
+    admits,
+    identities_in,
+    is_by,
+    refused_caller,
+    require_index,
+    rule_for,
+)
 from policies.trust.statements import parse_index, parse_release
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -239,6 +246,69 @@ def test_a_workflow_identity_may_be_named_by_its_tags() -> None:
     by_prefix = Signer(sigstore="corp", issuer=ISSUER, identity_prefix=workflow)
     assert is_by(signature(f"{workflow}v1"), by_prefix)
     assert not is_by(signature("https://ci.example/build.yml@refs/heads/main"), by_prefix)
+
+
+GITHUB = "https://github.com/acme/workflows/.github/workflows/sign.yml@refs/tags/"
+GITLAB = "https://gitlab.example/acme/tools/workflows//.gitlab-ci.yml@refs/tags/"
+OWN = {GITHUB: "https://github.com/acme/workflows", GITLAB: "https://gitlab.example/acme/tools/workflows"}
+STRANGER = "https://github.com/mallory/anything"
+
+
+@pytest.mark.parametrize("key", ["identity", "identity_prefix"])
+@pytest.mark.parametrize("tags", [GITHUB, GITLAB])
+def test_a_repository_that_calls_anothers_workflow_is_its_signer_only_where_the_policy_names_it(
+    tags: str, key: str
+) -> None:
+    """Fulcio certifies a reusable workflow by its own address, whichever repository calls it."""
+    workflow = f"{tags}v1"
+    plain = Signer(sigstore="corp", issuer=ISSUER, **{key: workflow if key == "identity" else tags})
+    caller = plain.model_copy(update={"source_repository": STRANGER})
+    for repository, without_key, with_key in (
+        (STRANGER, False, True),
+        (f"{OWN[tags]}s", False, False),
+        (OWN[tags].removesuffix("s"), False, False),
+        (OWN[tags], True, False),
+        ("", True, False),
+    ):
+        found = signature(workflow, source_repository=repository)
+        assert (is_by(found, plain), is_by(found, caller)) == (without_key, with_key), repository
+
+
+def test_an_identity_that_is_no_workflow_signs_for_any_repository() -> None:
+    for name in ("lead@corp.example", "https://ci.example/pipelines/7", "spiffe://corp.example/bot"):
+        plain = Signer(sigstore="corp", issuer=ISSUER, identity=name)
+        assert is_by(signature(name, source_repository=STRANGER), plain)
+
+
+def test_the_refusal_of_a_caller_says_which_repository_it_is_and_which_key_to_write() -> None:
+    workflow = f"{GITHUB}v1"
+    plain = Signer(sigstore="corp", issuer=ISSUER, identity=workflow)
+    named = plain.model_copy(update={"source_repository": OWN[GITHUB]})
+    stranger = signature(workflow, source_repository=STRANGER)
+    for signers in ([plain], [named], [plain, named]):
+        refused = refused_caller(stranger, signers)
+        assert refused is not None
+        assert f"{workflow} was called by {STRANGER}" in str(refused)
+        assert f"write `source_repository: {STRANGER}`" in str(refused)
+    assert "names no repository" in str(refused_caller(signature(workflow), [named]))
+    other = Signer(sigstore="corp", issuer="https://other.example", identity=workflow)
+    for found, signers in (
+        (signature(workflow, source_repository=OWN[GITHUB]), [plain, named]),
+        (stranger, [other, Signer(openpgp="lead")]),
+        (signature("mallory@corp.example"), [plain, named]),
+    ):
+        assert refused_caller(found, signers) is None
+
+
+def test_a_called_workflow_is_shown_with_its_caller_and_known_by_its_identity() -> None:
+    workflow = f"{GITHUB}v1"
+    called = policy({"builder": [signer(workflow, source_repository=STRANGER, person="bot")]}, {"builder": 1})
+    found = verdict(signature(workflow, source_repository=STRANGER), policy=called)
+    assert found.signers == (f"builder: bot as {workflow} ({ISSUER}, called by {STRANGER})",)
+    assert {"bot", workflow} <= identities_in(found.signers[0])
+    own = policy({"builder": [signer(workflow)]}, {"builder": 1})
+    by_itself = verdict(signature(workflow, source_repository=OWN[GITHUB]), policy=own)
+    assert by_itself.signers == (f"builder: {workflow} ({ISSUER})",)
 
 
 def test_an_openpgp_signer_is_its_pinned_certificate() -> None:
@@ -463,6 +533,11 @@ def test_a_link_may_lead_anywhere_inside_its_tree() -> None:
         {"openpgp": "lead", "identity": "a"},
         {"cms": "corp", "identity": "a", "issuer": ISSUER},
         {"sigstore": "corp", "issuer": ISSUER, "identity_prefix": "https://ci.example/"},
+        {"openpgp": "lead", "source_repository": STRANGER},
+        {"cms": "corp", "identity": "https://ci.example/bot", "source_repository": STRANGER},
+        {"sigstore": "corp", "issuer": ISSUER, "identity": "a@b.example", "source_repository": STRANGER},
+        {"sigstore": "corp", "issuer": ISSUER, "identity": GITHUB, "source_repository": "acme/vpn"},
+        {"sigstore": "corp", "issuer": ISSUER, "identity": GITHUB, "source_repository": f"{STRANGER}/"},
     ],
 )
 def test_a_signer_is_exactly_one_thing(fields: dict[str, str]) -> None:

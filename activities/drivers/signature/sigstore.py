@@ -7,6 +7,7 @@ Never used here: anything of the library that fetches (`production`, `staging`, 
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -14,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from cryptography import x509
+from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import hashes, serialization
 from sigstore.errors import CertValidationError
 from sigstore.hashes import Hashed
@@ -26,7 +28,15 @@ from sigstore_models.trustroot.v1 import TrustedRoot as RootContent
 from activities.refusals import PolicyInvalid
 from policies.model.refusals import SignatureInvalid, TrustError, WrongStatementType
 from policies.model.release import PAYLOAD_TYPE
-from policies.model.trust import Envelope, Pinned, SignatureKind, Signer, VerifiedSignature
+from policies.model.trust import (
+    CALLER,
+    Envelope,
+    Pinned,
+    SignatureKind,
+    Signer,
+    VerifiedSignature,
+    may_sign,
+)
 from policies.model.value import digest_of, sentence
 from policies.trust import strict_json
 
@@ -39,6 +49,7 @@ FURTHEST = ("root", "no_time", "expired", "signature", "window")
 
 # https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md
 ISSUER_V2 = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
+SOURCE_REPOSITORY = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.12")
 
 
 class SigstoreRoot:
@@ -106,7 +117,9 @@ class SigstoreVerifier:
         """Return whether the certificate in the bundle names the signer; nothing of it is verified."""
         try:
             certificate = parse_bundle(envelope.content).signing_certificate
-            return signer.is_named(identity_of(certificate), issuer_of(certificate))
+            return signer.is_named(
+                identity_of(certificate), issuer_of(certificate), source_repository_of(certificate)
+            )
         except Exception:  # noqa: BLE001 - what cannot be read names nobody
             return False
 
@@ -131,6 +144,7 @@ class SigstoreVerifier:
             root=root,
             issuer=issuer_of(certificate),
             identity=identity_of(certificate),
+            source_repository=source_repository_of(certificate),
             payload_digest=digest_of(signed),
             signed_at=min(times),
             serial=f"{certificate.serial_number:x}",
@@ -138,8 +152,12 @@ class SigstoreVerifier:
             evidence=_evidence(bundle),
         )
 
-    def verify_blob(self, sha256: str, bundle: bytes, *, identity: str, issuer: str) -> None:
+    def verify_blob(
+        self, sha256: str, bundle: bytes, *, identity: str, issuer: str, source_repository: str | None = None
+    ) -> None:
         """Refuse unless the bundle is that signer's over the blob, or over a statement about it.
+
+        Without a `source_repository`, a workflow that another repository called is not that signer.
 
         Raises:
             SignatureInvalid: it is not, for whatever reason.
@@ -154,6 +172,7 @@ class SigstoreVerifier:
             else:
                 blob = Hashed(algorithm=HashAlgorithm.SHA2_256, digest=bytes.fromhex(sha256))
                 self._by_any_root(parsed, times, blob, signer)
+            _require_caller(parsed.signing_certificate, identity, source_repository)
         except TrustError:
             raise
         except Exception as error:
@@ -288,14 +307,35 @@ def issuer_of(certificate: x509.Certificate) -> str:
     Raises:
         SignatureInvalid: there is none, or it is not a DER UTF8String.
     """
+    issuer = _text_of(certificate, ISSUER_V2, "issuer")
+    if not issuer:
+        raise SignatureInvalid("the certificate names no issuer", reason="identity")
+    return issuer
+
+
+def source_repository_of(certificate: x509.Certificate) -> str:
+    """Return the repository whose run signed, empty where the certificate names none.
+
+    It is not the workflow's own where that is a reusable one, whose address is then the identity.
+
+    Raises:
+        SignatureInvalid: it is not a DER UTF8String.
+    """
+    return _text_of(certificate, SOURCE_REPOSITORY, "source repository")
+
+
+def _text_of(certificate: x509.Certificate, extension: x509.ObjectIdentifier, name: str) -> str:
+    """Return the text in an extension of Fulcio's, printable and without spaces; empty where it is absent."""
     try:
-        extension = certificate.extensions.get_extension_for_oid(ISSUER_V2).value
-        raw = extension.public_bytes()
+        value = certificate.extensions.get_extension_for_oid(extension).value
+        text = asn1.decode_der(str, value.public_bytes())
+    except x509.ExtensionNotFound:
+        return ""
     except Exception as error:
-        raise SignatureInvalid("the certificate names no issuer", reason="identity") from error
-    if len(raw) < 2 or raw[0] != 0x0C or raw[1] > 0x7F or raw[1] != len(raw) - 2:  # noqa: PLR2004 - DER UTF8String
-        raise SignatureInvalid("the certificate's issuer is malformed", reason="identity")
-    return raw[2:].decode("utf-8", errors="strict") if raw[2:].isascii() else ""
+        raise SignatureInvalid(f"the certificate's {name} is malformed", reason="identity") from error
+    if not re.fullmatch(r"[!-~]+", text):
+        raise SignatureInvalid(f"the certificate's {name} is malformed", reason="identity")
+    return text
 
 
 def spki_sha256(certificate: x509.Certificate) -> str:
@@ -361,6 +401,17 @@ def _require_subject(kind: str, statement: bytes, sha256: str) -> None:
     subjects = document.get("subject", []) if kind == PAYLOAD_TYPE and isinstance(document, dict) else []
     if not any(subject.get("digest", {}).get("sha256") == sha256 for subject in subjects):
         raise SignatureInvalid("the bundle's statement is about something else", reason="subject")
+
+
+def _require_caller(certificate: x509.Certificate, identity: str, named: str | None) -> None:
+    caller = source_repository_of(certificate)
+    if not may_sign(identity, caller, named):
+        sentence = (
+            f"{identity} was called by {caller}; if that repository may, add `--source-repository {caller}`"
+            if caller
+            else f"the certificate of {identity} names no repository; leave out --source-repository"
+        )
+        raise SignatureInvalid(sentence, reason=CALLER)
 
 
 def _evidence(bundle: Bundle) -> dict[str, str]:
