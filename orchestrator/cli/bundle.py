@@ -20,6 +20,10 @@ def verify_bundle(
     ] = None,
     key: Annotated[Path | None, typer.Option(help="not supported: a bundle needs a certificate")] = None,
     staging: Annotated[bool, typer.Option("--staging", help="trust the public staging instance")] = False,
+    source_repository: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Require a run of this repository. Default: the workflow's own."),
+    ] = None,
 ) -> None:
     """Verify one Sigstore bundle offline; exit 0 only if it holds."""
     if key is not None:
@@ -43,6 +47,10 @@ def verify_bundle(
     root = trusted_root.read_bytes() if trusted_root else public_root(staging=staging)
     verifier = SigstoreVerifier({"root": root})
     verifier.verify_blob(
-        sha256, bundle.read_bytes(), identity=certificate_identity, issuer=certificate_oidc_issuer
+        sha256,
+        bundle.read_bytes(),
+        identity=certificate_identity,
+        issuer=certificate_oidc_issuer,
+        source_repository=source_repository,
     )
     sys.stdout.write("verified\n")

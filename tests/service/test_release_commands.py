@@ -287,6 +287,18 @@ def test_a_bundle_is_verified_for_a_file_or_a_digest(bundle: tuple[Path, Path, P
         bundle_command.verify_bundle(str(blob), path, WHO, ISSUER)
 
 
+def test_a_bundle_of_a_called_workflow_is_verified_for_the_repository_that_is_named(
+    bundle: tuple[Path, Path, Path],
+) -> None:
+    blob, path, root = bundle
+    workflow = "https://ci.example/acme/workflows/.github/workflows/sign.yml@refs/tags/v1"
+    signer, caller = LabSigner(root.parent), "https://ci.example/acme/vpn"
+    path.write_bytes(signer.sign_blob(b"blob", workflow, ISSUER, source_repository=caller))
+    with pytest.raises(TrustError, match=f"called by {caller}.*--source-repository {caller}"):
+        bundle_command.verify_bundle(str(blob), path, workflow, ISSUER, root)
+    bundle_command.verify_bundle(str(blob), path, workflow, ISSUER, root, source_repository=caller)
+
+
 def test_what_cannot_be_verified_is_named(bundle: tuple[Path, Path, Path]) -> None:
     blob, path, root = bundle
     with pytest.raises(BadInput, match="--key is not supported"):
