@@ -30,7 +30,7 @@ from policies.notices.changes import BLIND_FOR, Fact, blind_fact, blind_since, f
 from policies.notices.entries import ACTIONS, TO_DECIDE, TOGETHER, Told, all_drained, together, told_by
 from policies.notices.escalation import ENDING, next_sink, page_of, wants_page
 from policies.notices.occurrences import Lasting, Subject, notices_of
-from policies.notices.states import FINAL, GOOD_ENDS, KINDS, LEFT, NOT_BACK, OF_CHANGES, NoticeState
+from policies.notices.states import FINAL, KINDS, LEFT, NOT_BACK, OF_CHANGES, NoticeState, settling_end
 from policies.returns import is_known
 from policies.status.told import Told as Telling
 
@@ -149,7 +149,7 @@ class Looking:
                 # Of what happened before penstock told anybody, only what still waits, and the end.
                 facts = [one for one in facts if KINDS[one.state].waits or (begun and one.state in FINAL)]
             subject = Subject(name, record.fleet, name)
-            found += self.addressed(rules, subject, facts, OF_CHANGES, now, before[name])
+            found += self.addressed(rules, subject, facts, OF_CHANGES, now, before[name], order)
         return found, again
 
     def _are_known(self, record: ChangeRecord, told: Telling) -> bool:
@@ -193,20 +193,34 @@ class Looking:
         scope: Collection[NoticeState],
         now: datetime,
         before: Before | None = None,
+        order: ChangeOrder | None = None,
     ) -> list[Addressed]:
-        """Return the notices that follow from what is so of a subject, each with whom it goes to."""
+        """Return the notices that follow from what is so of a subject, each with whom it goes to.
+
+        The end of a change may settle what earlier changes have left; `order` is what was asked of it.
+        """
         waiting, counts = before or self._before([subject.name])[subject.name]
         lasting = [Lasting(one.notice.key, one.notice.state) for one in waiting]
         made = notices_of(subject, facts, lasting, counts, scope, now)
-        left = self._left(subject, made)
-        return [self._one(rules, subject, one, [*waiting, *left], left) for one in made]
+        settles = settling_end(order) if order is not None else None
+        left = self._left(subject) if settles in {one.state for one in made} else []
+        return [
+            self._one(rules, subject, one, [*waiting, *left], left if one.state == settles else ())
+            for one in made
+        ]
 
-    def _left(self, subject: Subject, made: Sequence[Notice]) -> list[Waiting]:
-        """Return what earlier changes of the fleet have left, where this one has ended well."""
-        if subject.change is None or not any(one.state in GOOD_ENDS for one in made):
-            return []
+    def _left(self, subject: Subject) -> list[Waiting]:
+        """Return what earlier changes of the fleet have left, but no harm that waits for a decision."""
         left = self._ledger.waiting_notices_of(subject.fleet, LEFT)
-        return [one for one in left if one.subject != subject.name]
+        records = self._ledger.changes_named({subject.name, *(one.notice.change or "" for one in left)})
+        later = {name for name, record in records.items() if record.number >= records[subject.name].number}
+        undecided = {one.change for one in undecided_harm(self._ledger, subject.fleet)}
+        return [
+            one
+            for one in left
+            if one.notice.change not in later
+            and (one.notice.state != NoticeState.HARM_FOUND or one.notice.change not in undecided)
+        ]
 
     def _one(
         self,
@@ -217,8 +231,7 @@ class Looking:
         left: Sequence[Waiting],
     ) -> Addressed:
         over = [key for key in (notice.resolves, *notice.also_resolves) if key]
-        if notice.state in GOOD_ENDS:
-            over += [one.notice.key for one in left]
+        over += [one.notice.key for one in left]
         louder = {one.notice.key for one in waiting if one.notice.state == NoticeState.NOBODY_ACTED}
         over += [key for key in (f"{key[:180]}{ENDING}" for key in over) if key in louder]
         if over:

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import NamedTuple
 
-from policies.model.change import Outcome
+from policies.model.change import ChangeKind, ChangeOrder, Outcome
 from policies.model.notice import NoticeLevel
 
 
@@ -119,8 +119,17 @@ OF_OUTCOMES = {
 }
 """What people are told of each end of a change; a test knows when an end has none."""
 
-GOOD_ENDS = frozenset({NoticeState.PROMOTED, NoticeState.ROLLED_BACK})
-"""Ends that settle what earlier changes of the fleet have left."""
+_SETTLING = {ChangeKind.UPGRADE: NoticeState.PROMOTED, ChangeKind.GO_BACK: NoticeState.ROLLED_BACK}
+
+
+def settling_end(order: ChangeOrder) -> NoticeState | None:
+    """Return the end of this change that settles what earlier changes of the fleet have left.
+
+    Only a promoted upgrade and a rollback of the whole fleet have one. None for a change of credentials or
+    settings, an installation, an adoption, and the return of single gateways.
+    """
+    return None if order.bakes_on else _SETTLING.get(order.kind)
+
 
 NOT_BACK = frozenset({NoticeState.ROLLBACK_INCOMPLETE, NoticeState.ENDED_INCOMPLETE})
 """What is said of a change that did not bring all of its gateways back."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, update
 
+from activities.undecided_harm import undecided_harm
 from orchestrator.noticing.around import ASTRAY_FOR, LookingAround, Wrong
 from orchestrator.noticing.folding import FEW, fold_old
 from orchestrator.store import tables
@@ -22,6 +23,7 @@ from policies.model.change import (
     ChangeOpening,
     ChangeOrder,
     ChangeResult,
+    KnownGoodBatch,
     Outcome,
     Phase,
     Quarantine,
@@ -40,15 +42,17 @@ from policies.notices.entries import (
     NOT_TAKEN_BACK,
     STEERED_BY_HAND,
     TAKEN_BACK,
+    TO_DECIDE,
     UNWATCHED,
     WATCHED,
 )
-from policies.notices.states import KINDS, NoticeState
+from policies.notices.states import KINDS, LEFT, NoticeState
 from policies.planning.parts import parted
 from policies.status.told import Told
 from tests.service.test_every_state import PLAN, STATES, State, written
 from tests.service.test_notices_of_states import RULES, looking
 from tests.unit.fleets import facts_of, planned
+from tests.workflows.world import NEW, OLD
 
 CLOSED = WindowAnswer(fits=False, is_open=False, sentence="closed: next opening Tue 2026-11-24 02:00")
 
@@ -208,13 +212,17 @@ def goes_on(stage: Stage) -> None:
 def another_is_promoted(stage: Stage) -> None:
     if stage.ledger.story("edge-1") is None:
         stage.change(STATES["promoted"])
-    row = stage.ledger.story("edge-1")
-    assert row is not None
-    order, said = row.order, {**STATES["promoted"][1]}
-    of_order: dict[str, Any] = {"fleet": "edge", "kind": order.kind, "requested_by": "ana", "reason": "CVE"}
-    name = stage.ledger.open_change(ChangeOpening(key="another", release="1.3.1", **of_order))
-    stage.ledger.record_story(order, row.told.model_validate({"name": name, **said}), 0, ())
-    stage.ledger.close_change(ChangeEnding(change=name, outcome=Outcome.PROMOTED, sentence="it was"))
+    another_ends(stage, ChangeKind.UPGRADE, Outcome.PROMOTED)
+
+
+def another_ends(stage: Stage, kind: ChangeKind, outcome: Outcome, **more: Any) -> None:
+    """Have a later change of the fleet end so, and look; `more` is of its order."""
+    of_order: dict[str, Any] = {"fleet": "edge", "kind": kind, "requested_by": "ana", "reason": "CVE"}
+    name = stage.ledger.open_change(ChangeOpening(key=f"another {outcome}", release="1.3.1", **of_order))
+    result = ChangeResult(rollout=name, outcome=outcome, reason="it was")
+    told = Told(name=name, phase=Phase.ENDED, moved=True, result=result)
+    stage.ledger.record_story(ChangeOrder(**of_order, **more), told, 0, ())
+    stage.ledger.close_change(ChangeEnding(change=name, outcome=outcome, sentence="it was"))
     stage.looks.look()
 
 
@@ -345,6 +353,77 @@ def test_harm_after_a_promotion_needs_nobody_any_more_once_it_is_accepted(
     ]
     stage.entry(HARM_ACCEPTED, "edge/edge-1")
     assert ledger.waiting_notices() == ()
+
+
+def harm_after_a_promotion(stage: Stage, *, undecided: bool = True) -> None:
+    """Have harm found after a promotion, whose release gateways still have as known-good where undecided."""
+    for kind, release in ((ChangeKind.INSTALL, OLD), (ChangeKind.UPGRADE, NEW)):
+        of_order: dict[str, Any] = {"fleet": "edge", "kind": kind, "requested_by": "ana", "reason": "CVE"}
+        name = stage.ledger.open_change(ChangeOpening(key=kind, release=release.version, **of_order))
+        if undecided:
+            moved = KnownGoodBatch(fleet="edge", change=name, releases={"gw-1": release})
+            stage.ledger.record_known_good_batch(moved)
+        stage.ledger.close_change(ChangeEnding(change=name, outcome=Outcome.PROMOTED, sentence="it was"))
+    stage.looks.look()
+    stage.entry(HARM, f"edge/{name}", f"9 of 10 logins fail{TO_DECIDE}")
+
+
+def leave_all(stage: Stage) -> None:
+    """Have changes end that leave each of the states behind which a later change may settle."""
+    harm_after_a_promotion(stage, undecided=False)
+    stage.entry(UNWATCHED, "edge/edge-2")
+    tried_in_vain(stage, 0)
+    another_ends(stage, ChangeKind.UPGRADE, Outcome.HELD)
+
+
+OF_THE_WHOLE: dict[str, tuple[ChangeKind, Outcome, dict[str, Any]]] = {
+    "promoted": (ChangeKind.UPGRADE, Outcome.PROMOTED, {}),
+    "rolled back": (ChangeKind.GO_BACK, Outcome.ROLLED_BACK, {}),
+}
+OF_SOMETHING_ELSE: dict[str, tuple[ChangeKind, Outcome, dict[str, Any]]] = {
+    "credentials": (ChangeKind.RELOAD, Outcome.PROMOTED, {}),
+    "settings": (ChangeKind.CONFIGURE, Outcome.PROMOTED, {}),
+    "settings went back": (ChangeKind.CONFIGURE, Outcome.ROLLED_BACK, {"cause": "edge-1"}),
+    "adopted": (ChangeKind.ADOPT, Outcome.PROMOTED, {}),
+    "installed": (ChangeKind.INSTALL, Outcome.PROMOTED, {}),
+    "a canary went back": (ChangeKind.UPGRADE, Outcome.ROLLED_BACK, {}),
+    "one gateway returned": (ChangeKind.GO_BACK, Outcome.ROLLED_BACK, {"bakes_on": True, "alone": ("gw-9",)}),
+}
+
+
+@pytest.mark.parametrize("end", [*OF_THE_WHOLE, *OF_SOMETHING_ELSE])
+def test_only_a_promoted_upgrade_or_a_rollback_of_the_fleet_settles_what_earlier_changes_have_left(
+    ledger: Ledger, end: str
+) -> None:
+    stage = Stage(ledger)
+    leave_all(stage)
+    assert {one.notice.state for one in ledger.waiting_notices()} >= LEFT
+    kind, outcome, more = (OF_THE_WHOLE | OF_SOMETHING_ELSE)[end]
+    another_ends(stage, kind, outcome, **more)
+    left = LEFT & {one.notice.state for one in ledger.waiting_notices()}
+    assert left == (LEFT if end in OF_SOMETHING_ELSE else set())
+
+
+@pytest.mark.parametrize("end", [*OF_THE_WHOLE, *OF_SOMETHING_ELSE])
+def test_no_change_settles_harm_about_which_no_operator_has_decided(ledger: Ledger, end: str) -> None:
+    stage = Stage(ledger)
+    harm_after_a_promotion(stage)
+    kind, outcome, more = (OF_THE_WHOLE | OF_SOMETHING_ELSE)[end]
+    another_ends(stage, kind, outcome, **more)
+    assert [one.change for one in undecided_harm(ledger, "edge")] == ["edge-2"]
+    assert NoticeState.HARM_FOUND in {one.notice.state for one in ledger.waiting_notices()}
+
+
+def test_a_rollback_that_ends_late_settles_nothing_of_the_changes_after_it(ledger: Ledger) -> None:
+    stage = Stage(ledger)
+    stage.change((ChangeKind.GO_BACK, *STATES["rollback incomplete"][1:]))
+    another_is_promoted(stage)
+    stage.entry(UNWATCHED, "edge/edge-2")
+    stage.ledger.close_change(
+        ChangeEnding(change="edge-1", outcome=Outcome.ROLLED_BACK, sentence="it is back")
+    )
+    stage.looks.look()
+    assert [one.notice.state for one in ledger.waiting_notices()] == [NoticeState.UNWATCHED]
 
 
 def test_a_release_that_is_promoted_after_one_that_was_not_watched_settles_that(ledger: Ledger) -> None:
