@@ -5,13 +5,14 @@ from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import NamedTuple
 
-from policies.model.change import RELOADS, ChangeKind, ChangeOrder, Outcome, Phase
+from policies.model.change import PENSTOCK_WATCH, RELOADS, ChangeKind, ChangeOrder, Outcome, Phase
 from policies.model.offer import Offer
 from policies.model.plan_part import PlanHeader
 from policies.model.status import ChangeStatus, Event
+from policies.model.value import digest_of
 from policies.model.verdict import GateVerdict
 from policies.notices.states import OF_OUTCOMES, NoticeState
-from policies.status.awaited import Awaited, awaited
+from policies.status.awaited import Awaited, awaited, proposes_to_go_back
 from policies.status.sentences import Sentences
 from policies.status.told import Told
 
@@ -33,6 +34,8 @@ class Fact(NamedTuple):
     """What tells it from others of its state that happen to the same change, such as a wave's number."""
     since: datetime | None = None
     """Since when it is so, where that is known."""
+    reasons: tuple[str, ...] = ()
+    """Short names of why it is so: one more of them is news, though people were told of this state."""
 
 
 def facts_of(order: ChangeOrder, header: PlanHeader | None, told: Told) -> tuple[Fact, ...]:
@@ -52,7 +55,9 @@ def facts_of(order: ChangeOrder, header: PlanHeader | None, told: Told) -> tuple
         found.append(_fact(status, NoticeState.ROLLING_BACK, f"{name} rolls back: {status.why}"))
     if (thing := awaited(told, header)) is not None:
         state, said = _waits(thing, status)
-        found.append(_fact(status, state, f"{name}: {said}")._replace(runbook=status.runbook))
+        reasons = _reasons(told, header) if thing is Awaited.HARM else ()
+        fact = _fact(status, state, f"{name}: {said}")
+        found.append(fact._replace(runbook=status.runbook, reasons=reasons))
     return tuple(found)
 
 
@@ -76,7 +81,7 @@ def blind_fact(order: ChangeOrder, header: PlanHeader | None, told: Told, since:
     return _fact(status, NoticeState.BLIND, said)._replace(since=since)
 
 
-def _waits(  # noqa: PLR0911 - a thing a case
+def _waits(  # noqa: C901, PLR0911 - a thing a case
     thing: Awaited, status: ChangeStatus
 ) -> tuple[NoticeState, str]:
     """Return what people are told while the change waits for that, and what is said of it."""
@@ -89,6 +94,9 @@ def _waits(  # noqa: PLR0911 - a thing a case
             return NoticeState.WAITING_FOR_TESTS, status.why
         case Awaited.SWITCH:
             return NoticeState.NOT_SWITCHED, status.why
+        case Awaited.HARM:
+            said = f"an operator has to decide about harm: {status.needs_you or status.why}"
+            return NoticeState.HARM_TO_DECIDE, said
         case Awaited.RESUME | Awaited.DECISION:
             return NoticeState.HELD, f"held: {status.needs_you or status.why}"
         case Awaited.STOP:
@@ -99,6 +107,13 @@ def _waits(  # noqa: PLR0911 - a thing a case
             return NoticeState.WAITING_FOR_WINDOW, status.what  # which says why already
         case Awaited.CAPACITY:
             return NoticeState.WAITING_FOR_CAPACITY, status.why
+
+
+def _reasons(told: Told, header: PlanHeader | None) -> tuple[str, ...]:
+    """Return a short name of the harm where waves have passed, and of that of the wave under way."""
+    harm = told.holds.get(PENSTOCK_WATCH)
+    passed = (digest_of(harm.encode()).removeprefix("sha256:")[:8],) if harm is not None else ()
+    return passed + ((f"wave-{told.wave}",) if proposes_to_go_back(told, header) else ())
 
 
 def _passed(order: ChangeOrder, header: PlanHeader | None, told: Told) -> range:

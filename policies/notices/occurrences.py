@@ -49,15 +49,16 @@ def notices_of(
         scope: Of which states the facts say everything: one that lasts and is missing is over.
         at: When this was found.
     """
-    now = {fact.state for fact in facts}
+    known = {fact.state.value for fact in facts if _is_known(fact, lasting)}
+    now = known | {fact.state.value for fact in facts if not fact.reasons}
     over = [one for one in lasting if one.state in scope and one.state not in now]
-    known = {one.state for one in lasting}
     found: list[Notice] = []
     for fact in facts:
         kind = KINDS[fact.state]
         if kind.waits and fact.state.value in known:
             continue
         mark = fact.mark or (str(counts.get(fact.state.value, 0) + 1) if kind.waits else "")
+        mark = ".".join((mark, *fact.reasons))
         # Each a moment later than the one before it, since sinks are told in the order of time.
         found.append(notice_of(subject, fact, mark, at + timedelta(microseconds=len(found))))
     if not over:
@@ -94,6 +95,14 @@ def notice_of(subject: Subject, fact: Fact, mark: str, at: datetime) -> Notice:
     )
 
 
+def _is_known(fact: Fact, lasting: Sequence[Lasting]) -> bool:
+    """Return whether people were told of this state and of each of its reasons, and nothing settled it."""
+    return any(
+        one.state == fact.state and {*fact.reasons} <= {*one.key.rpartition("/")[2].split(".")}
+        for one in lasting
+    )
+
+
 def _weight(notice: Notice) -> int:
     """Return how well a new notice says that what was before is over: an end says it best."""
     state = NoticeState(notice.state)
@@ -105,7 +114,8 @@ def _weight(notice: Notice) -> int:
 
 
 def _goes_on(over: Sequence[Lasting]) -> NoticeState:
-    return NoticeState.RESUMED if any(one.state == NoticeState.HELD for one in over) else NoticeState.OVER
+    holds = {NoticeState.HELD, NoticeState.HARM_TO_DECIDE}
+    return NoticeState.RESUMED if any(one.state in holds for one in over) else NoticeState.OVER
 
 
 def _named(subject: Subject) -> str:

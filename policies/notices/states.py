@@ -20,6 +20,7 @@ class NoticeState(StrEnum):
     APPROVED = "approved"
     WAVE_PASSED = "wave_passed"
     HELD = "held"
+    HARM_TO_DECIDE = "harm_to_decide"
     ONLY_OBSERVED = "only_observed"
     RESUMED = "resumed"
     BLIND = "blind"
@@ -77,6 +78,7 @@ KINDS = {
     NoticeState.APPROVED: Kind(_INFO),
     NoticeState.WAVE_PASSED: Kind(_INFO),
     NoticeState.HELD: Kind(_NEEDS, waits=True, runbook="held-decide"),
+    NoticeState.HARM_TO_DECIDE: Kind(_NEEDS, waits=True, runbook="held-decide"),
     NoticeState.ONLY_OBSERVED: Kind(_PAGE, waits=True, runbook="held-decide"),
     NoticeState.RESUMED: Kind(_INFO),
     NoticeState.BLIND: Kind(_PAGE, waits=True, runbook="metrics-blind"),

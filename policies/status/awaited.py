@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from policies.model.change import Phase
+from policies.model.change import PENSTOCK_WATCH, Phase
 from policies.model.fleet import Automation
 from policies.model.plan_part import PlanHeader
 from policies.model.report import ByTime
@@ -69,6 +69,8 @@ class Awaited(StrEnum):
     """That gateways are back, each of which is still tried."""
     SECOND_PERSON = "second_person"
     """The yes of somebody else to a rollback that leads to another release than known-good."""
+    HARM = "harm"
+    """That an operator decides about harm: of waves that have passed, or of its wave where the fleet asks."""
     RESUME = "resume"
     """That whoever holds it lets it go on."""
     WINDOW = "window"
@@ -99,6 +101,8 @@ def awaited(told: Told, header: PlanHeader | None) -> Awaited | None:  # noqa: P
         return Awaited.SECOND_PERSON
     if told.goes_back or told.promoting:
         return None
+    if _asks_about_harm(told, header):
+        return Awaited.HARM
     if told.holds:
         return Awaited.RESUME
     if told.window is not None:
@@ -108,6 +112,14 @@ def awaited(told: Told, header: PlanHeader | None) -> Awaited | None:  # noqa: P
     if goes_on_against_its_verdict(told):
         return Awaited.STOP
     return Awaited.DECISION if asked_for(told, header) is not None else _awaited_in(told)
+
+
+def _asks_about_harm(told: Told, header: PlanHeader | None) -> bool:
+    """Return whether harm waits for an operator; a wave that was passed before a window closed is decided."""
+    if PENSTOCK_WATCH in told.holds:
+        return True
+    goes_on = told.window is not None or goes_on_against_its_verdict(told)
+    return not goes_on and proposes_to_go_back(told, header)
 
 
 def goes_on_against_its_verdict(told: Told) -> bool:

@@ -112,7 +112,7 @@ def _why_no_vote(order: ChangeOrder, told: Told, command: Command) -> str | None
 
 
 def _lift(order: ChangeOrder, told: Told) -> Offer:
-    return Offer(verb=Verb.RESUME, fleet=order.fleet, hold_of=min(told.holds))
+    return Offer(verb=Verb.RESUME, fleet=order.fleet, hold_of=told.first_hold)
 
 
 def _refusal_of_answer(order: ChangeOrder, told: Told, command: Command) -> Refusal | None:

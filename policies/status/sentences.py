@@ -189,11 +189,12 @@ class Sentences:
         match self._awaited:
             case Awaited.SECOND_PERSON:
                 return f"a rollback to {destination(self._order, self._header)} waits for a second person"
-            case Awaited.WINDOW | Awaited.RESUME if told.window is not None:
+            case Awaited.WINDOW | Awaited.HARM | Awaited.RESUME if told.window is not None:
                 passed = f"{wave} is over, " if wave else ""
                 return f"{passed}{waiting(told.window, self._at)}"
             case (
                 Awaited.GATEWAYS
+                | Awaited.HARM
                 | Awaited.RESUME
                 | Awaited.WINDOW
                 | Awaited.TESTS
@@ -272,8 +273,8 @@ class Sentences:
                 return listed(told.not_back | told.failed, told.more_not_back)
             case Awaited.SECOND_PERSON if self._order.confirm is not None:
                 return self._order.confirm.reason
-            case Awaited.RESUME:
-                return "held by " + listed(told.holds)
+            case Awaited.HARM | Awaited.RESUME if told.holds:
+                return self._held_by()
             case Awaited.WINDOW if told.window is not None:
                 return told.window.lasting
             case Awaited.CAPACITY:
@@ -282,8 +283,25 @@ class Sentences:
                 return f"release tests cannot be made: {listed(told.untested)}"
             case Awaited.SWITCH:
                 return f"hosts refuse to switch: {listed(told.refused)}"
-            case Awaited.SECOND_PERSON | Awaited.WINDOW | Awaited.DECISION | Awaited.STOP | None:
+            case (
+                Awaited.SECOND_PERSON
+                | Awaited.HARM
+                | Awaited.RESUME
+                | Awaited.WINDOW
+                | Awaited.DECISION
+                | Awaited.STOP
+                | None
+            ):
                 return told.decision.reason if told.decision else (told.shown_harm or self._order.reason)
+
+    def _held_by(self) -> str:
+        """Return whose holds keep the change, that of harm first."""
+        others = dict(self._told.holds)
+        harm = others.pop(PENSTOCK_WATCH, None)
+        found = ([f"{PENSTOCK_WATCH}: {harm}"] if harm is not None else []) + (
+            [listed(others)] if others else []
+        )
+        return f"held by {'; '.join(found)}"
 
     def _next(self) -> str:  # noqa: PLR0911 - a sentence a case
         told, confirm = self._told, self._order.confirm
@@ -325,6 +343,7 @@ class Sentences:
             case (
                 Awaited.GATEWAYS
                 | Awaited.SECOND_PERSON
+                | Awaited.HARM
                 | Awaited.RESUME
                 | Awaited.WINDOW
                 | Awaited.TESTS
@@ -413,11 +432,13 @@ class Sentences:
         match self._awaited:
             case Awaited.WINDOW:
                 return Phase.WAITING
-            case Awaited.RESUME:
+            case Awaited.HARM | Awaited.RESUME if self._told.holds:
                 return Phase.HELD
             case (
                 Awaited.GATEWAYS
                 | Awaited.SECOND_PERSON
+                | Awaited.HARM
+                | Awaited.RESUME
                 | Awaited.TESTS
                 | Awaited.SWITCH
                 | Awaited.DECISION
@@ -430,7 +451,7 @@ class Sentences:
     @property
     def _waits_for_window(self) -> bool:
         """Whether it does, be it held besides."""
-        return self._awaited in {Awaited.WINDOW, Awaited.RESUME}
+        return self._awaited in {Awaited.WINDOW, Awaited.HARM, Awaited.RESUME}
 
     def _can_do(self) -> tuple[Offer, ...]:  # noqa: PLR0911 - a state a case
         told, back = self._told, self._back()
@@ -446,17 +467,19 @@ class Sentences:
                 return self._answers()
             case Awaited.GATEWAYS:
                 return (self._without_waiting(),)
-            case Awaited.RESUME:
-                lift = Offer(verb=Verb.RESUME, fleet=self._order.fleet, hold_of=min(told.holds))
+            case Awaited.HARM | Awaited.RESUME if told.holds:
+                lift = Offer(verb=Verb.RESUME, fleet=self._order.fleet, hold_of=told.first_hold)
                 return lift, *back
-            case Awaited.DECISION | Awaited.TESTS if told.phase is Phase.HELD:
+            case Awaited.HARM | Awaited.DECISION | Awaited.TESTS if told.phase is Phase.HELD:
                 voted = f"{' and '.join(sorted(told.votes))} did; others have to, too" if told.votes else ""
                 note = voted or "two people, neither of them who asked"
                 return *self._without_silent(), self._offer(Verb.PROMOTE, note=note), *back
             case None if told.goes_back:
                 return (self._offer(Verb.WATCH),)
             case (
-                Awaited.WINDOW
+                Awaited.HARM
+                | Awaited.RESUME
+                | Awaited.WINDOW
                 | Awaited.TESTS
                 | Awaited.SWITCH
                 | Awaited.DECISION
@@ -513,6 +536,8 @@ class Sentences:
                 return runbook_of("rollback_waits")
             case Awaited.SWITCH:
                 return runbook_of("not_switched")
+            case Awaited.HARM:
+                return runbook_of("harm")
             case Awaited.RESUME | Awaited.TESTS | Awaited.DECISION | Awaited.STOP if decision is not None:
                 return runbook_of_waiting(decision.verdict, _decided_by(decision))
             case Awaited.RESUME | Awaited.TESTS | Awaited.DECISION | Awaited.STOP | Awaited.CAPACITY:
@@ -549,7 +574,9 @@ class Sentences:
             case Awaited.SECOND_PERSON:
                 asks = f"{self._order.requested_by} asks to approve or reject a rollback"
                 return f"{asks}: {self._why()}. Reason: {self._order.reason}"
-            case Awaited.RESUME | Awaited.TESTS | Awaited.DECISION:
+            case Awaited.HARM if PENSTOCK_WATCH in told.holds:
+                return "; ".join((self._held_by(), *((asked.reason,) if asked is not None else ())))
+            case Awaited.HARM | Awaited.RESUME | Awaited.TESTS | Awaited.DECISION:
                 return asked.reason if asked is not None else self._why()
             case Awaited.SWITCH:
                 return self._why()

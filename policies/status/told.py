@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field
 
 from policies.claims import Claim
-from policies.model.change import ChangeResult, Outcome, Phase
+from policies.model.change import PENSTOCK_WATCH, ChangeResult, Outcome, Phase
 from policies.model.report import EVERYBODY, ByTime, GatewayProgress
 from policies.model.status import Event
 from policies.model.value import Value
@@ -105,6 +105,11 @@ class Told(Value):
     def may_have_moved(self) -> bool:
         """Whether sessions may have moved: while a wave is under way a missing report is no fact."""
         return self.moved or self.in_wave
+
+    @property
+    def first_hold(self) -> str:
+        """The hold that an operator lifts first: that of harm, otherwise the first by name."""
+        return PENSTOCK_WATCH if PENSTOCK_WATCH in self.holds else min(self.holds)
 
     @property
     def goes_back(self) -> bool:

@@ -274,6 +274,7 @@ SCENES: dict[NoticeState, Callable[[Stage], None]] = {
     NoticeState.APPROVED: approved,
     NoticeState.WAVE_PASSED: wave_passed,
     NoticeState.HELD: of_state("held by a person"),
+    NoticeState.HARM_TO_DECIDE: of_state("held after harm where its waves have passed"),
     NoticeState.ONLY_OBSERVED: of_state("going on against its verdict"),
     NoticeState.RESUMED: resumed,
     NoticeState.BLIND: blind,

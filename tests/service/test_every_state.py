@@ -12,6 +12,7 @@ from orchestrator.cli.following import code_of_fleet
 from orchestrator.store.ledger import Ledger
 from orchestrator.words.offers import EFFECTS, all_spelled, spelled
 from policies.model.change import (
+    PENSTOCK_WATCH,
     ChangeEnding,
     ChangeKind,
     ChangeOpening,
@@ -82,6 +83,7 @@ RELOAD = ChangeKind.RELOAD
 SWITCHING = {"phase": Phase.SWITCHING, "gateways": GATEWAYS, "switching": True}
 OBSERVING = {"phase": Phase.OBSERVING, "wave": 1, "gateways": GATEWAYS, "moved": True}
 HELD = {**OBSERVING, "phase": Phase.HELD}
+HARM = "harm was found where its waves have passed: 9 of 10 logins fail"
 ONLY_OBSERVED = {
     **OBSERVING,
     "decision": decision(Action.ROLL_BACK, GateVerdict.UNHEALTHY),
@@ -147,6 +149,11 @@ STATES: dict[str, State] = {
     "held by two": (
         UPGRADE,
         {**OBSERVING, "phase": Phase.HELD, "holds": {"ana": "calls", "ben": "lunch"}},
+        None,
+    ),
+    "held after harm where its waves have passed": (
+        UPGRADE,
+        {**HELD, "holds": {"ana": "calls", PENSTOCK_WATCH: HARM}},
         None,
     ),
     "one left out": (UPGRADE, {**OBSERVING, "aside": {"gw-2": "it is silent"}}, None),

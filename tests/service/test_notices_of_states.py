@@ -11,7 +11,7 @@ from orchestrator.noticing.looking import Looking
 from orchestrator.store import tables
 from orchestrator.store.database import writing
 from orchestrator.store.ledger import Ledger
-from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase, Quarantine
+from policies.model.change import PENSTOCK_WATCH, ChangeKind, ChangeOrder, Outcome, Phase, Quarantine
 from policies.model.errors import Unavailable
 from policies.model.notice import NoticeLevel
 from policies.model.notice_rules import NoticeRules
@@ -22,7 +22,7 @@ from policies.notices.changes import BLIND_FOR, blind_fact, facts_of, is_blind
 from policies.notices.states import KINDS, OF_CHANGES, OF_OUTCOMES, NoticeState
 from policies.status.sentences import Sentences
 from policies.status.told import Told
-from tests.service.test_every_state import CONFIRM, STATES, State, written
+from tests.service.test_every_state import CONFIRM, HARM, STATES, State, written
 
 RULES = NoticeRules.model_validate(
     {
@@ -303,6 +303,42 @@ def again(ledger: Ledger, state: State) -> None:
     kind, said, _ = state
     values: dict[str, Any] = {"name": "edge-1", **said}
     ledger.record_story(row.order.model_copy(update={"kind": kind}), Told(**values), 0, ())
+
+
+@pytest.mark.parametrize("before", ["held by a person", "waiting for a person's decision"])
+def test_harm_in_a_change_that_is_held_already_is_news_and_takes_the_place_of_the_hold(
+    ledger: Ledger, before: str
+) -> None:
+    looks = looking(ledger)
+    written(ledger, STATES[before])
+    looks.look()
+    (held,) = ledger.waiting_notices()
+    ledger.acknowledge_notice(held.notice.key, "ana", Via.CLI)
+    kind, said, _ = STATES[before]
+    found: dict[str, Any] = {**said, "holds": {**said.get("holds", {}), PENSTOCK_WATCH: HARM}}
+    again(ledger, (kind, found, None))
+    looks.look()
+    (waits,) = ledger.waiting_notices()
+    assert (waits.notice.state, waits.acknowledged) == (NoticeState.HARM_TO_DECIDE, False)
+    assert (waits.notice.resolves, waits.notice.runbook) == (held.notice.key, "held-decide")
+    decide = "edge: edge-1: an operator has to decide about harm: held by penstock.watch:"
+    assert waits.notice.headline.startswith(f"{decide} {HARM}")
+    assert looks.escalate(datetime.now(UTC) + timedelta(hours=8)) != ()
+
+
+def test_other_harm_in_a_held_change_is_news_and_so_is_harm_that_comes_back(ledger: Ledger) -> None:
+    looks = looking(ledger)
+    kind, said, _ = STATES["held by a person"]
+    written(ledger, (kind, said, None))
+    keys = list[str]()
+    for harm in (HARM, HARM, "tunnels pass nothing", None, HARM):
+        holds = {**said["holds"], **({PENSTOCK_WATCH: harm} if harm else {})}
+        again(ledger, (kind, {**said, "holds": holds}, None))
+        looks.look()
+        (waits,) = ledger.waiting_notices()
+        keys.append(waits.notice.key)
+        assert (harm or "calls come in") in waits.notice.headline
+    assert (keys[0] == keys[1], len({*keys})) == (True, 4)
 
 
 def told_next(ledger: Ledger, sentence: str, at: datetime) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome, Phase
+from policies.model.change import PENSTOCK_WATCH, ChangeKind, ChangeOrder, ChangeResult, Outcome, Phase
+from policies.model.fleet import Automation
 from policies.model.verdict import Action, GateVerdict
 from policies.model.windows import WindowAnswer
 from policies.notices.changes import facts_of, is_blind
@@ -14,7 +15,8 @@ from policies.notices.states import KINDS, OF_OUTCOMES, NoticeState
 from policies.status.awaited import Awaited, awaited
 from policies.status.sentences import Sentences
 from policies.status.told import Told
-from tests.service.test_every_state import CONFIRM, HELD, OBSERVING, ONLY_OBSERVED, SWITCHING, decision
+from tests.service.test_every_state import CONFIRM, HARM, HELD, OBSERVING, ONLY_OBSERVED, SWITCHING, decision
+from tests.unit.test_only_observed import Fleet
 
 WAITS: dict[str, tuple[dict[str, Any], NoticeState]] = {
     "phase": (HELD, NoticeState.HELD),
@@ -124,6 +126,7 @@ ALL_AT_ONCE: list[tuple[Awaited | None, dict[str, Any]]] = [
     (Awaited.GATEWAYS, {"failed": {"part 1/2": "the ledger has lost it"}, "phase": Phase.ROLLING_BACK}),
     (None, {"phase": Phase.ROLLING_BACK}),
     (None, {"phase": Phase.PROMOTING, "promoting": True}),
+    (Awaited.HARM, {"holds": {"ana": "calls", PENSTOCK_WATCH: HARM}}),
     (Awaited.RESUME, {"holds": {"ana": "calls"}}),
     (Awaited.WINDOW, {"window": WindowAnswer(fits=False, is_open=False, sentence="closed")}),
     (Awaited.TESTS, {"untested": {"gw-1": "it is silent"}}),
@@ -166,3 +169,31 @@ def test_a_person_is_not_asked_again_for_a_wave_that_two_people_passed() -> None
     ):
         assert Sentences(order(), None, told).status().needs_you is None
         assert NoticeState.HELD not in waiting(told)
+
+
+PROPOSES = {**HELD, "decision": decision(Action.ROLL_BACK, GateVerdict.UNHEALTHY)}
+FOUND = {"holds": {"ana": "calls", PENSTOCK_WATCH: HARM}}
+
+
+@pytest.mark.parametrize(
+    "more", [{"untested": {"gw-1": "it is silent"}}, {"refused": {"gw-1": "locked"}}, {}]
+)
+def test_harm_about_which_the_fleet_asks_is_told_whatever_else_the_wave_waits_for(
+    more: dict[str, Any],
+) -> None:
+    told = Told.model_validate({"name": "edge-1", **PROPOSES, **more})
+    asks = Fleet(Automation.ASK).header
+    (fact,) = [one for one in facts_of(order(), asks, told) if KINDS[one.state].waits]
+    assert (fact.state, fact.runbook) == (NoticeState.HARM_TO_DECIDE, "held-decide")
+    assert "logins: 12 of 12" in fact.headline
+
+
+@pytest.mark.parametrize(("action", "verdict"), [(Action.HOLD_FOR_HUMAN, verdict) for verdict in GateVerdict])
+def test_harm_where_waves_have_passed_comes_before_what_the_wave_waits_for(
+    action: Action, verdict: GateVerdict
+) -> None:
+    told = Told.model_validate({"name": "edge-1", **HELD, **FOUND, "decision": decision(action, verdict)})
+    status = Sentences(order(), None, told).status()
+    first = f"held by penstock.watch: {HARM}; ana: calls"
+    assert (status.why, status.needs_you) == (first, f"{first}; logins: 12 of 12")
+    assert (status.runbook, status.can_do[0].hold_of) == ("held-decide", PENSTOCK_WATCH)
