@@ -1,6 +1,7 @@
 """What a look for notices asks the ledger: only what is new, in bounded steps."""
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import NamedTuple
@@ -26,6 +27,10 @@ from policies.notices.entries import (
 )
 
 BY_PEOPLE = (Via.CLI.value, Via.API.value, Via.WEB.value, Via.CHAT.value)
+
+
+NOT_TAKEN = frozenset({"refused", "failed"})
+"""Entries of orders that had no effect, or of which nobody knows one."""
 
 
 class Heard(NamedTuple):
@@ -91,17 +96,28 @@ class NoticeFacts(Book):
             return int(connection.execute(wanted).scalar_one())
 
     def people_acted(self, fleet: str, seq: int) -> bool:
-        """Return whether a person did something to the fleet after the entry of that number."""
+        """Return whether a person did something to the fleet after the entry of that number.
+
+        A machine is no person. An order counts only where it was taken: its entry is written before it is
+        refused or fails, which has an entry of its own with the order's name at the beginning of its reason.
+        """
         table = tables.audit
-        wanted = select(table.c.seq).where(
+        wanted = select(table.c.person, table.c.via, table.c.subject, table.c.action, table.c.body).where(
             table.c.fleet == fleet,
             table.c.seq > seq,
             table.c.person != PENSTOCK,
+            table.c.person.not_in(select(tables.tokens.c.name)),
             table.c.via.in_(BY_PEOPLE),
-            table.c.action.not_in(("refused", "failed")),
         )
+        asked, not_taken = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
         with reading(self._engine) as connection:
-            return connection.execute(wanted.limit(1)).first() is not None
+            for person, via, subject, action, body in connection.execute(wanted):
+                if action in NOT_TAKEN:
+                    order = str(json.loads(body).get("why", "")).partition(": ")[0]
+                    not_taken[person, via, subject, order] += 1
+                else:
+                    asked[person, via, subject, action] += 1
+        return any(count > not_taken[order] for order, count in asked.items())
 
     def harm_told(self, fleet: str) -> dict[str, HarmTold]:
         """Return the harm that was found after promotions, by change, the oldest first."""

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import insert
 
@@ -15,7 +16,7 @@ from policies.model.change import PENSTOCK_WATCH, ChangeKind, ChangeOrder, Outco
 from policies.model.errors import Unavailable
 from policies.model.notice import NoticeLevel
 from policies.model.notice_rules import NoticeRules
-from policies.model.people import Via
+from policies.model.people import Role, Via
 from policies.model.status import Event
 from policies.model.windows import WindowAnswer
 from policies.notices.changes import BLIND_FOR, blind_fact, facts_of, is_blind
@@ -247,6 +248,45 @@ def test_who_has_acted_or_acknowledged_is_not_paged(ledger: Ledger) -> None:
     (held, *_) = ledger.waiting_notices()
     ledger.acknowledge_notice(held.notice.key, "ben", Via.CLI)
     assert looks.escalate(later) == ()
+
+
+@pytest.mark.parametrize("caller", ["a person", "a machine"])
+async def test_an_order_that_is_refused_is_nothing_that_a_person_did(
+    api: httpx.AsyncClient, ledger: Ledger, caller: str
+) -> None:
+    looks = looking(ledger)
+    written(ledger, STATES["held by a person"])
+    looks.look()
+    headers = {"Idempotency-Key": "run-1"}
+    if caller == "a machine":
+        secret, _ = ledger.make_token("pipeline", {"edge": frozenset({Role.CI})}, timedelta(days=1), "root")
+        headers["Authorization"] = f"Bearer {secret}"
+    body = {"to": "1.3.0", "reason": "the same as five minutes ago", "fleet": "edge"}
+    assert (await api.post("/changes", json=body, headers=headers)).is_error
+    assert {"upgrade asked for", "refused"} <= {one.action for one in ledger.audit_entries()}
+    assert looks.escalate(datetime.now(UTC) + timedelta(minutes=11)) != ()
+
+
+@pytest.mark.parametrize(
+    ("person", "entries", "acted"),
+    [
+        ("pipeline", ["hold asked for"], False),
+        ("ana", ["hold asked for", "failed"], False),
+        ("ana", ["hold asked for", "hold asked for", "refused"], True),
+        ("ana", ["hold asked for", "refused", "hold asked for"], True),
+    ],
+)
+def test_only_orders_of_people_that_were_taken_keep_a_page_away(
+    ledger: Ledger, person: str, entries: list[str], *, acted: bool
+) -> None:
+    ledger.make_token("pipeline", {"edge": frozenset({Role.OPERATOR})}, timedelta(days=1), "root")
+    seq = ledger.audit_head().seq
+    for entry in entries:
+        said: dict[str, object] = (
+            {"asked": {}} if entry.endswith("asked for") else {"why": "hold asked for: it has ended"}
+        )
+        ledger.audit(person, "cli", entry, "edge", said, fleet="edge")
+    assert ledger.people_acted("edge", seq) == acted
 
 
 def test_gateways_left_out_and_back_are_told_and_many_at_once_in_one(ledger: Ledger) -> None:
