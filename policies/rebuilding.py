@@ -15,7 +15,10 @@ from policies.model.offer import Offer, Verb
 from policies.model.value import Digest, Value
 from policies.planning.naming import named
 
-ON_THE_HOST = "penstock agent break-glass --config /etc/penstock/agent.yaml --back --reason TEXT"
+ON_THE_HOST = (
+    "penstock agent break-glass --config /etc/penstock/agent.yaml --back --reason TEXT, or --slot SLOT "
+    "instead of --back where it refuses"
+)
 """Brings one gateway back to the instance that its users went to before, and needs no ledger."""
 
 GAP = 100

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import NamedTuple
 
+from policies.model.adoption import ADOPTED
 from policies.model.change import (
     ChangeKind,
     ChangeRecord,
@@ -24,6 +25,7 @@ from policies.model.fleet import Fleet
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.offer import Offer, Verb
 from policies.model.plan import ReleaseRef
+from policies.model.value import Digest
 from policies.planning.naming import named
 
 NOBODY: Mapping[str, ReleaseRef] = MappingProxyType({})
@@ -468,11 +470,16 @@ def targets_of(
     return {name: release for name in able if known_good.get(name) != release}
 
 
-def kept_slot(state: GatewayState) -> str:
+def kept_slot(state: GatewayState, known_good: Digest | None = None) -> str:
     """Return the slot that a gateway's new sessions went to before: the way back that is left on its host.
+
+    Args:
+        state: What runs there, and what serves.
+        known_good: The release that the host itself knows as good; None where it knows none.
 
     Raises:
         BadInput: No other instance runs, or several do.
+        Refused: No release is on trial, and what serves is known-good or was adopted.
     """
     steering = state.steering
     if steering.trial is not None and steering.serving is not None:
@@ -480,7 +487,23 @@ def kept_slot(state: GatewayState) -> str:
     running = [one for one in state.instances if one.state is InstanceState.RUNNING]
     others = sorted(one.slot for one in running if one.slot != steering.serving)
     if len(others) == 1:
+        _require_other_serves(state, known_good, others[0])
         return others[0]
     if not others:
         raise BadInput(f"no other instance runs on {state.gateway}, so there is nothing to go back to")
     raise BadInput(f"{state.gateway} runs {', '.join(others)} beside what serves: name the slot with --slot")
+
+
+def _require_other_serves(state: GatewayState, known_good: Digest | None, other: str) -> None:
+    """Return if what serves, without a trial, is neither the host's known-good nor what was adopted."""
+    serving = state.steering.serving
+    if serving is None:
+        return
+    release = state.instance(serving).release
+    if serving != ADOPTED and (release is None or release != known_good):
+        return
+    good = "the daemon that was adopted" if serving == ADOPTED else f"its known-good {(release or '')[:19]}"
+    raise Refused(
+        f"{state.gateway} serves slot {serving}, {good}, and no release is on trial: nothing was changed. To "
+        f"leave it for slot {other} nonetheless, type --slot {other} instead of --back"
+    )

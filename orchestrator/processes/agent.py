@@ -52,6 +52,7 @@ from orchestrator.processes.process import make_worker, run_until_told
 from orchestrator.processes.steady_worker import SteadyWorker
 from orchestrator.umask import keep_to_itself
 from policies.model.adoption import ADOPTED
+from policies.model.value import Digest
 
 ONE_POLL = 1
 """Polls at once of an agent: its steps come one by one, and relays keep the polls of thousands of agents."""
@@ -94,6 +95,8 @@ class Host:
     snapshots: HostSnapshots
     adoption: HostAdoption | NoAdoption
     path: GatewayPath
+    known_good: Callable[[], tuple[Digest, ...]]
+    """What was promoted on this host, the latest last."""
 
 
 def compose_host(settings: AgentSettings) -> Host:
@@ -176,7 +179,7 @@ def compose_host(settings: AgentSettings) -> Host:
         settings.front.logs,
     )
     path = GatewayPath(folders, table)
-    return Host(audit, journal, folders, table, runtime, snapshots, adoption, path)
+    return Host(audit, journal, folders, table, runtime, snapshots, adoption, path, admission.known_good)
 
 
 async def compose(settings: AgentSettings) -> tuple[SteadyWorker, Host]:

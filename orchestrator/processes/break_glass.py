@@ -5,12 +5,13 @@ any effect. Whoever owned the gateway is refused afterwards; an engine that is n
 kept out by stopping the agent, which ends no session.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from orchestrator.processes.agent import Host
 from policies.model.instance import GatewayState
 from policies.model.operation import BREAK_GLASS, Operation
-from policies.model.value import digest_of
+from policies.model.value import Digest, digest_of
 from policies.rollback import kept_slot
 
 
@@ -33,15 +34,16 @@ async def break_glass(
         person: Who does it, for the record.
         reason: Why, for the record.
         back: Send new sessions to the kept known-good: what they went to before the trial, or
-            the one other instance that runs.
+            the one other instance that runs where what serves is not known-good on this host.
         slot: Send them to this slot instead.
 
     Raises:
         BadInput: There is no other instance, or several; nothing was changed.
+        Refused: What serves is known-good on this host, and nothing is on trial; nothing was changed.
         InstanceGone: Nothing runs in the slot; the fence was reset.
     """
     before = await host.runtime.observe()
-    target = slot if slot is not None else kept_slot(before) if back else None
+    target = slot if slot is not None else kept_slot(before, _known_good(host)) if back else None
     wish = f"reset the fence{f' and steer to slot {target}' if target else ''}"
     host.journal.reserve.spend_for(lambda: host.audit.record("break-glass", f"{wish}: {reason}", person))
     epoch = host.journal.reset(f"{person}: {reason}")
@@ -55,3 +57,10 @@ async def break_glass(
         )
         await host.table.make_permanent(operation, target)
     return Broken(epoch=epoch, steered_to=target, state=await host.runtime.observe())
+
+
+def _known_good(host: Host) -> Digest | None:
+    """Return what was promoted last on this host; a record that cannot be read keeps no operator back."""
+    with suppress(OSError, ValueError):
+        return next(reversed(host.known_good()), None)
+    return None

@@ -38,6 +38,7 @@ def host_of(lab: GatewayLab, folder: Path) -> Host:  # noqa: F811
         snapshots=lab.snapshots,
         adoption=lab.adoption,
         path=GatewayPath(lab.folders, lab.table),
+        known_good=tuple,
     )
 
 

@@ -424,7 +424,8 @@ async def test_a_rollback_says_after_a_rebuild_that_what_served_is_known_good_an
         f"no promotion can be taken back: edge-1 serves 1.3.0; {became_known_good(rebuilt)}"
     )
     assert answer["sentence"].endswith(
-        f"as root on each gateway's host: penstock {ON_THE_HOST} --reason TEXT"
+        f"as root on each gateway's host: penstock {ON_THE_HOST} --reason TEXT, or --slot SLOT instead of "
+        "--back where it refuses"
     )
     change(ledger, ChangeKind.UPGRADE, "1.1.6")
     assert rebuilt not in (await api.get("/fleets/edge/rollback")).json()["sentence"]

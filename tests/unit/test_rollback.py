@@ -1,12 +1,15 @@
 """What a rollback takes back, from facts, and which rollbacks a second operator approves."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.processes.agent import Host
+from orchestrator.processes.break_glass import break_glass
 from policies.model.change import (
     PENSTOCK,
     ChangeKind,
@@ -18,11 +21,13 @@ from policies.model.change import (
 )
 from policies.model.errors import Refused
 from policies.model.fleet import RollbackRules
+from policies.model.instance import GatewayState, Instance, InstanceState, Steering
 from policies.model.plan import ReleaseRef
 from policies.rollback import (
     Takes,
     beyond,
     confirmation_of,
+    kept_slot,
     known_good_within,
     on_it_already,
     rollback_targets,
@@ -356,3 +361,68 @@ def test_what_a_promotion_of_the_kept_window_left_counts_as_known_good(world: Wo
         assert release in known[name]
     for name, left in world.oracle.left_by_promotion(world.now).items():
         assert known.get(name, frozenset()) == left
+
+
+NEXT = RELEASES[-1]
+
+
+def on_its_host(serving: str, trial: str | None = None, **runs: ReleaseRef) -> GatewayState:
+    """What a gateway reports that runs these releases, by slot."""
+    return GatewayState(
+        gateway="gw-2",
+        instances=tuple(
+            Instance(slot=slot, state=InstanceState.RUNNING, release=one.digest) for slot, one in runs.items()
+        ),
+        steering=Steering(primed=True, serving=serving, trial=trial),
+        epoch=1,
+        observed_at=datetime.now(UTC),
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "known_good", "said"),
+    [
+        (on_its_host("a", a=NEW, adopted=OLD), NEW, f"slot a, its known-good {NEW.digest[:19]}"),
+        (on_its_host("adopted", adopted=OLD, a=NEW), None, "slot adopted, the daemon that was adopted"),
+    ],
+)
+def test_a_gateway_that_no_upgrade_has_touched_is_not_steered_off_what_is_good_on_its_host(
+    state: GatewayState, known_good: ReleaseRef | None, said: str
+) -> None:
+    with pytest.raises(Refused, match=f"gw-2 serves {said}, and no release is on trial") as refusal:
+        kept_slot(state, known_good.digest if known_good is not None else None)
+    other = next(one.slot for one in state.instances if one.slot != state.steering.serving)
+    assert f"type --slot {other} instead of --back" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("state", "known_good", "slot"),
+    [
+        (on_its_host("a", "b", a=NEW, b=NEXT, adopted=OLD), NEW, "a"),
+        (on_its_host("adopted", "a", adopted=OLD, a=NEW), None, "adopted"),
+        (on_its_host("b", a=NEW, b=NEXT), NEW, "a"),
+        (on_its_host("b", a=NEW, b=NEXT), None, "a"),
+    ],
+)
+def test_a_gateway_goes_back_on_its_host_from_a_trial_and_from_what_is_not_known_good_there(
+    state: GatewayState, known_good: ReleaseRef | None, slot: str
+) -> None:
+    assert kept_slot(state, known_good.digest if known_good is not None else None) == slot
+
+
+class OwnHost:
+    """A host that only says what it serves; whatever else is asked of it fails."""
+
+    def __init__(self, state: GatewayState, known_good: Callable[[], tuple[str, ...]]) -> None:
+        self.runtime = self
+        self.known_good = known_good
+        self._state = state
+
+    async def observe(self) -> GatewayState:
+        return self._state
+
+
+async def test_break_glass_that_would_leave_known_good_changes_nothing_and_records_nothing() -> None:
+    host = OwnHost(on_its_host("a", a=NEW, adopted=OLD), lambda: (OLD.digest, NEW.digest))
+    with pytest.raises(Refused, match="type --slot adopted"):
+        await break_glass(cast("Host", host), "root", "users call", back=True)
