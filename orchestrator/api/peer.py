@@ -36,6 +36,9 @@ class PeerProtocol(BoundedRequests):
     crowd = ""
     """Whose connection it is, as far as can be told: of many behind one address each is their own."""
 
+    turn: asyncio.Future[bool] | None = None
+    """What its request waits for before it is worked on: False where that is never."""
+
     _person: str | None = None
 
     _seen: object = None
@@ -56,9 +59,11 @@ class PeerProtocol(BoundedRequests):
         self.held.take(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Look after it no longer."""
+        """Look after it no longer; a request of it that waits for a turn is not worked on."""
         if self._check is not None:
             self._check.cancel()
+        if self.turn is not None and not self.turn.done():
+            self.turn.set_result(False)
         self.held.forget(self)
         super().connection_lost(exc)
 

@@ -3,24 +3,36 @@
 A request costs some milliseconds of the event loop, in a dozen pieces. Without turns the pieces of two
 hundred requests stand between two pieces of a hold. Callers whom the kernel names at the socket, and those
 who have shown who they are a while ago, need no turn. A turn begins when the request is whole, unless its
-route reads nothing before it knows who asks, and ends when that is clear.
+route reads nothing before it knows who asks, and ends when that is clear. Client networks have turns one
+after the other, so a network with many requests delays another one by a single turn. A request whose
+connection ends while it waits is never worked on.
 """
 
 import asyncio
 import hashlib
 import time
 from collections import OrderedDict, deque
+from contextlib import suppress
 
+from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from orchestrator.api import problems
 from orchestrator.api.peer import CONNECTION, PeerProtocol
 from orchestrator.api.size import MOST_BYTES, is_describing
+from policies.model.errors import TooMany
 
 AT_ONCE = 4
 """Requests of unauthenticated clients that are worked on at a time."""
 
 TURN_SECONDS = 0.25
 """How long a turn lasts at most: what takes longer waits for others, and costs the event loop nothing."""
+
+MOST_WAITING = 256
+"""Requests of unauthenticated clients that wait for a turn; the network with most of them has one refused."""
+
+AFTER_SECONDS = 1.0
+"""When a request that was refused may be tried again."""
 
 REMEMBERED = 10_000
 REMEMBERED_SECONDS = 600.0
@@ -57,7 +69,8 @@ class Turns:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._free = AT_ONCE
-        self._waiting = deque[asyncio.Future[None]]()
+        self._waiting = OrderedDict[str, deque[asyncio.Future[bool]]]()
+        """Requests that wait, by client network; the network whose turn is next is the first."""
         self._remembered = Remembered()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,13 +84,15 @@ class Turns:
         if known:
             await self._app(scope, receive, send)
         else:
-            await self._in_turn(scope, receive, send)
+            await self._in_turn(connection, scope, receive, send)
         if shown is not None and connection.known:
             self._remembered.note(shown)
 
-    async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _in_turn(self, connection: PeerProtocol, scope: Scope, receive: Receive, send: Send) -> None:
         held = deque[Message]() if is_describing(scope) else await _begun(receive)
-        await self._take()
+        if not await self._take(connection):  # where its connection has ended, no answer is sent
+            await problems.answer(Request(scope), _full())(scope, receive, send)
+            return
         has_turn = True
 
         def end() -> None:
@@ -102,27 +117,59 @@ class Turns:
             over.cancel()
             end()
 
-    async def _take(self) -> None:
+    async def _take(self, connection: PeerProtocol) -> bool:
+        """Return once it is the request's turn; False when it is not to be worked on."""
+        if connection.transport.is_closing():
+            return False
         if self._free:
             self._free -= 1
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+            return True
+        crowd = connection.crowd
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(crowd, deque()).append(turn)
+        self._refuse_one()
+        connection.turn = turn
         try:
-            await turn
+            return await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if turn.done() and not turn.cancelled() and turn.result():
                 self._give()
             raise
+        finally:
+            connection.turn = None
+            self._drop(crowd, turn)
+
+    def _refuse_one(self) -> None:
+        """Refuse the newest request of the network with most of them, once too many wait."""
+        if sum(map(len, self._waiting.values())) > MOST_WAITING:
+            newest = max(reversed(self._waiting.values()), key=len)[-1]
+            if not newest.done():
+                newest.set_result(False)
 
     def _give(self) -> None:
-        """Pass the turn on to the request that has waited longest."""
+        """Pass the turn on to the network whose turn is next: to its request that has waited longest."""
         while self._waiting:
-            turn = self._waiting.popleft()
+            crowd, theirs = self._waiting.popitem(last=False)
+            turn = theirs.popleft()
+            if theirs:
+                self._waiting[crowd] = theirs
             if not turn.done():
-                turn.set_result(None)
+                turn.set_result(True)
                 return
         self._free += 1
+
+    def _drop(self, crowd: str, turn: asyncio.Future[bool]) -> None:
+        """Take a request out of those that wait, if it is among them."""
+        theirs = self._waiting.get(crowd, deque())
+        with suppress(ValueError):
+            theirs.remove(turn)
+        if not theirs:
+            self._waiting.pop(crowd, None)
+
+
+def _full() -> TooMany:
+    said = f"{MOST_WAITING} requests of unauthenticated clients wait here"
+    return TooMany(f"{said}; ask again in {AFTER_SECONDS:.0f} s", AFTER_SECONDS)
 
 
 async def _begun(receive: Receive) -> deque[Message]:

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -25,7 +26,7 @@ from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import Unavailable
 from policies.model.people import Caller, Role, Via
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 from tests.service.test_api import token
 from tests.service.test_identity import issuer
 
@@ -304,3 +305,108 @@ async def test_two_who_come_at_once_from_one_address_lose_no_place_to_those_who_
             assert b"held" in await asyncio.wait_for(reader.read(), PATIENCE)
         for _, one in [*before, *both, *after]:
             one.close()
+
+
+class Held:
+    """An application that keeps every request until it is free, and notes which it was given."""
+
+    def __init__(self) -> None:
+        self.begun = list[str]()
+        self.free = asyncio.Event()
+        self.turns = turns.Turns(self)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del receive
+        self.begun.append(scope["path"])
+        await self.free.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"held"})
+
+    @property
+    def waiting(self) -> int:
+        return sum(map(len, self.turns._waiting.values()))
+
+
+@dataclass
+class Sent:
+    """A request that was sent; its connection ends with the answer."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def answer(self) -> bytes:
+        async with asyncio.timeout(PATIENCE):
+            found = await self.reader.read()
+        self.writer.close()
+        return found
+
+
+async def sent(port: int, path: str, address: str = "127.0.0.1") -> Sent:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    return Sent(reader, writer)
+
+
+@pytest.fixture
+async def held(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Held, int]]:
+    """An application all of whose turns are taken, until it is free."""
+    monkeypatch.setattr(turns, "TURN_SECONDS", 3600.0)
+    made, at = Held(), socket.create_server(("127.0.0.1", 0))
+    port = at.getsockname()[1]
+    async with answering_at(made.turns, at, tls=None, most=100):
+        first = [await sent(port, f"/first/{number}") for number in range(turns.AT_ONCE)]
+        await until(lambda: len(made.begun) == turns.AT_ONCE)
+        yield made, port
+        made.free.set()
+        for one in first:
+            assert b"held" in await one.answer()
+
+
+async def test_a_request_whose_client_has_left_is_not_worked_on(held: tuple[Held, int]) -> None:
+    """It kept its place before everybody who came later, and one address made any number of them."""
+    application, port = held
+    for _ in range(20):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /left HTTP/1.1\r\nHost: x\r\n\r\n")
+        await until(lambda: application.waiting == 1)
+        writer.close()
+        await until(lambda: application.waiting == 0)
+    slow = b"POST /left HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(slow)
+    writer.close()
+    hold = await sent(port, "/hold")
+    application.free.set()
+    assert b"held" in await hold.answer()
+    assert application.begun[turns.AT_ONCE :] == ["/hold"]
+
+
+async def test_networks_have_turns_one_after_the_other(held: tuple[Held, int]) -> None:
+    """The requests of one address stood before those of all others."""
+    application, port = held
+    many = [await sent(port, "/many", "127.9.0.1") for _ in range(20)]
+    await until(lambda: application.waiting == len(many))
+    hold = await sent(port, "/hold", "127.9.0.2")
+    await until(lambda: application.waiting == len(many) + 1)
+    application.free.set()
+    for one in (hold, *many):
+        assert b"held" in await one.answer()
+    assert application.begun[turns.AT_ONCE :].index("/hold") == 1
+
+
+async def test_where_too_many_wait_the_network_with_most_of_them_has_one_refused(
+    held: tuple[Held, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "MOST_WAITING", 5)
+    application, port = held
+    before = [await sent(port, "/many", "127.9.0.1") for _ in range(turns.MOST_WAITING)]
+    await until(lambda: application.waiting == turns.MOST_WAITING)
+    refused = await (await sent(port, "/many", "127.9.0.1")).answer()
+    assert b" 429 " in refused.partition(b"\r\n")[0]
+    assert b"retry-after: 1" in refused.lower()
+    assert b"ask again in 1 s" in refused
+    hold = await sent(port, "/hold", "127.9.0.2")
+    assert b" 429 " in await before[-1].answer()
+    application.free.set()
+    for one in (hold, *before[:-1]):
+        assert b"held" in await one.answer()
