@@ -45,7 +45,8 @@ class LedgerCopy:
                 record = self._ledger.change(name)
                 status = told_of(self._ledger, record)
                 said = signals_about(self._ledger, record, sum(status.counts.values()))
-                view = ChangeView(record=record, status=status, signals=said)
+                harm = self._ledger.newest_harm(record.name)
+                view = ChangeView(record=record, status=status, signals=said, harm=harm)
                 return view.model_dump(mode="json")
             case ("changes", name, "decisions"):
                 found = decisions_of(self._ledger, self._ledger.change(name).name, after or 0, PAGE)

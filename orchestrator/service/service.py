@@ -513,7 +513,8 @@ class Service:
         described = await asyncio.to_thread(self._fleets.described, record.fleet)
         gateways = len(described.gateways) if described is not None else sum(status.counts.values())
         signals = await asyncio.to_thread(signals_about, self._ledger, record, gateways)
-        return ChangeView(record=record, status=status, signals=signals)
+        harm = await asyncio.to_thread(self._ledger.newest_harm, record.name)
+        return ChangeView(record=record, status=status, signals=signals, harm=harm)
 
     async def decisions(self, caller: Caller, name: str, after: int, limit: int) -> tuple[DecisionRow, ...]:
         """Return a page of what the gates of a change decided, from the ledger alone."""

@@ -8,6 +8,7 @@ from policies.model.plan_part import PlanHeader
 from policies.model.signal import Signals
 from policies.model.status import ChangeStatus, Event
 from policies.model.value import Value
+from policies.model.verdict import VerdictRow
 from policies.planning.cohorts import LEFT_OUT, SET_ASIDE
 from policies.status.story import Story
 from policies.status.told import Told
@@ -23,6 +24,8 @@ class ChangeView(Value):
     status: ChangeStatus
     signals: Signals | None = Signals()
     """What people said while it went on; None where that is not known now."""
+    harm: VerdictRow | None = None
+    """The newest decision after its promotion that found harm; None without one."""
 
 
 def told_of(ledger: Ledger, record: ChangeRecord, at: datetime | None = None) -> ChangeStatus:

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, or_, select
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
@@ -13,7 +13,7 @@ from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.model.change import PENSTOCK
 from policies.model.sample import Sample
-from policies.model.verdict import Decision, VerdictRow
+from policies.model.verdict import HARM, Action, Decision, VerdictRow
 
 
 class Proofs(Book):
@@ -59,6 +59,20 @@ class Proofs(Book):
                 VerdictRow(wave=row.wave, at=row.at, decision=Decision.model_validate_json(row.decision))
                 for row in connection.execute(wanted)
             )
+
+    def newest_harm(self, rollout: str) -> VerdictRow | None:
+        """Return the newest decision after the promotion that found harm; None without one.
+
+        The columns say what `finds_harm` says of a decision, so that none is read to be passed over.
+        """
+        table = tables.verdicts
+        harms = or_(table.c.action == Action.ROLL_BACK.value, table.c.verdict.in_(sorted(HARM)))
+        wanted = select(table).where(table.c.rollout == rollout, table.c.wave == 0, harms)
+        with reading(self._engine) as connection:
+            row = connection.execute(wanted.order_by(table.c.id.desc()).limit(1)).one_or_none()
+        if row is None:
+            return None
+        return VerdictRow(wave=row.wave, at=row.at, decision=Decision.model_validate_json(row.decision))
 
     def record_samples(self, rollout: str, wave: int, at: datetime, samples: Sequence[Sample]) -> None:
         """Ensure that what gates had measured at that moment is in the ledger."""

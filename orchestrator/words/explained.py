@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.exit_code import ExitCode
 from orchestrator.words.changes import what
-from orchestrator.words.decisions import decision_lines, evidence_lines
+from orchestrator.words.decisions import decision_lines, evidence_lines, wave
 from orchestrator.words.signals import signal_lines, signal_rows
 from orchestrator.words.times import moment, span
 from policies.runbooks import OF_SIGNATURES, runbook_of
@@ -27,7 +27,10 @@ ERRORS = (
 
 
 def change_lines(found: Mapping[str, Any]) -> list[str]:
-    """Return what a change did, how it stands, and the evidence under its last decision."""
+    """Return what a change did, how it stands, and the evidence under its last decision.
+
+    Harm that was found after the promotion comes before the decision that promoted it.
+    """
     record, status = found["record"], found["status"]
     lines = [
         f"{record['name']}  {what(record)}  {span(record['began'], record['ended'])}",
@@ -36,6 +39,9 @@ def change_lines(found: Mapping[str, Any]) -> list[str]:
         f" Why         {status['why']}",
         f" Next        {status['next']}",
     ]
+    if (harm := found.get("harm")) is not None:
+        lines.append(f" Harm        {moment(harm['at'])} {wave(0)}: {harm['decision']['reason']}")
+        lines += evidence_lines(harm["decision"])
     decision = status["decision"]
     if decision is None:
         lines.append(" Decision    no gate has decided anything about it")

@@ -8,7 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from orchestrator.processes.ledger_copy import LedgerCopy
 from orchestrator.store.ledger import Ledger
+from orchestrator.words.explained import change_lines
 from policies.model.verdict import (
     Action,
     Against,
@@ -18,6 +20,7 @@ from policies.model.verdict import (
     GateVerdict,
     Otherwise,
 )
+from policies.status.awaited import finds_harm
 from tests.service.command_line import CommandLine
 from tests.service.test_api import under_way
 from tests.service.test_every_state import STATES, decision, written
@@ -64,6 +67,28 @@ async def test_decisions_are_told_from_the_ledger_alone(api: httpx.AsyncClient, 
     found = (await api.get(f"/changes/{name}/decisions/2")).json()
     assert found["decision"]["otherwise"][0]["count"] == 3
     assert found["decision"]["readings"][0]["numbers"]["canary_total"] == 60
+
+
+async def test_harm_after_a_promotion_is_explained_before_the_decision_that_promoted(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    written(ledger, STATES["promoted"])
+    promotes = decision(Action.PROMOTE, GateVerdict.HEALTHY)
+    found = ("9 of 10 logins fail", Action.HOLD), ("7 of 10 logins fail", Action.ROLL_BACK)
+    ledger.record_verdict("edge-1", 1, promotes, AT)
+    for number, (why, action) in enumerate(found, 1):
+        reading = GateReading(gate="tunnels", verdict=GateVerdict.UNHEALTHY, reason=why, numbers={"bad": 0.9})
+        harm = Decision(action=action, verdict=GateVerdict.UNHEALTHY, reason=why, readings=(reading,))
+        ledger.record_verdict("edge-1", 0, harm, AT + timedelta(minutes=number))
+        assert finds_harm(harm)
+    ledger.record_verdict("edge-1", 0, promotes, AT + timedelta(minutes=5))
+    asked = (await api.get("/changes/edge-1")).json()
+    for answer in (asked, LedgerCopy(ledger).get("changes", "edge-1")):
+        said = " ".join(" ".join(change_lines(answer)).split())
+        harm_line = "Harm 2026-11-23 09:32:00 UTC after the last wave: 7 of 10 logins fail Gate tunnels:"
+        assert harm_line in said, said
+        assert said.index("Harm ") < said.index("Decision ")
+        assert "9 of 10" not in said
 
 
 async def test_a_decision_that_there_is_not_is_refused(api: httpx.AsyncClient, ledger: Ledger) -> None:
