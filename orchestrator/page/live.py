@@ -1,10 +1,12 @@
 """Looking at fleets while people watch: once a second for all who see the same, however many they are."""
 
 import asyncio
+import threading
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -12,10 +14,11 @@ from fastapi import Request
 from orchestrator.page.render import Judged, part
 from orchestrator.page.runbooks import Runbooks, named_only
 from orchestrator.page.stale_while_revalidate import StaleWhileRevalidate
+from orchestrator.service.background import EVIDENCE
+from orchestrator.service.evidence import KEPT_SAMPLES, KEPT_VERDICTS, Evidence
 from orchestrator.service.service import FleetStatus, Service
 from policies.model.errors import PenstockError
 from policies.model.people import Caller, Role
-from policies.model.value import Value
 from policies.traffic import Traffic
 
 LOOK_SECONDS = 1.0
@@ -26,17 +29,19 @@ TRAFFIC_KEPT_SECONDS = 10.0
 """How old sessions may be that are shown while Prometheus does not answer."""
 NO_TRAFFIC_YET = "Prometheus has not answered yet"
 
-KEPT_VERDICTS = 1000
-"""Decisions of a change that a view is drawn of, the newest."""
+KEPT_READINGS = 100_000
+"""What gates measured and decided that is in memory of all changes together; each takes about a kilobyte."""
 
-KEPT_SAMPLES = 20_000
-"""What gates measured, one by one: a dozen gates in a window of an hour with a tick each five seconds."""
-
-PAGE = 500
-"""Decisions that are read at once."""
-
-KEPT_CHANGES = 32
-"""Changes whose decisions are kept for whoever looks next."""
+DRAWN: Any = {
+    "wave": True,
+    "at": True,
+    "decision": {
+        "action": True,
+        "verdict": True,
+        "readings": {"__all__": {"gate", "verdict", "numbers"}},
+    },
+}
+"""What a view is drawn of; a decision names thousands of gateways besides."""
 
 REGIONS = ("heading", "told", "orders", "sessions", "waves", "gates", "gateways", "story", "moment")
 """The parts of a fleet's page that change by themselves, each sent only when it is another one."""
@@ -100,6 +105,7 @@ class Lookout:
         self._runbooks = runbooks
         self._watches: dict[tuple[str, frozenset[Role], str], _Watch] = {}
         self._judged = OrderedDict[str, Judged]()
+        self._turn = threading.Lock()
         self._holders = dict[str, frozenset[str]]()
         self._traffics = StaleWhileRevalidate[Traffic](LOOK_SECONDS, TRAFFIC_KEPT_SECONDS)
 
@@ -171,62 +177,61 @@ class Lookout:
         return found.value or Traffic(unknown=NO_TRAFFIC_YET)
 
     async def judged(self, caller: Caller, change: str) -> Judged:
-        """Return what the gates of a change measured and decided; what anybody was shown is not read again.
+        """Return what the gates of a change measured and decided; all who ask together share what is read.
 
         Raises:
             Unknown: There is no such change, as far as the caller may know.
+            TooMany: The caller has too much of this under way.
         """
-        while True:
-            known = self._judged.get(change)
-            found, whole = await self._read_on(caller, change, known)
-            if found is not known and known is self._judged.get(change):
-                self._judged[change] = found
-            if whole:
-                return self._kept(change, found)
+        evidence = await self._service.evidence(caller, change)
+        key = ("judged", self, evidence.change.name)
+        return await EVIDENCE.run(partial(self.read, evidence), caller.person, key=key)
 
-    async def _read_on(self, caller: Caller, change: str, known: Judged | None) -> tuple[Judged, bool]:
-        """Return what is known with what came since, and whether that is all."""
-        begun = known or Judged(margins=await self._service.margins(caller, change))
+    def known(self, change: str) -> Judged | None:
+        """Return what is in memory of what the gates of a change measured and decided."""
+        with self._turn:
+            return self._judged.get(change)
+
+    def read(self, evidence: Evidence) -> Judged:
+        """Return what is in memory with what came since; this blocks for the ledger."""
+        change = evidence.change.name
+        known = self.known(change)
+        begun = known or Judged(margins=evidence.margins())
         after: int = begun.verdicts[-1]["number"] if begun.verdicts else 0
         since = datetime.fromisoformat(begun.samples[-1]["at"]) if begun.samples else None
-        verdicts = await self._service.verdicts(caller, change, after, PAGE)
-        samples = await self._service.samples(caller, change, since)
-        if known is not None and not verdicts and not samples:
-            return known, True
-        rows, measured = await asyncio.to_thread(lambda: (_numbered(verdicts, after), _dumped(samples)))
-        found = Judged(
-            verdicts=(*begun.verdicts, *rows)[-KEPT_VERDICTS:],
-            samples=(*begun.samples, *measured)[-KEPT_SAMPLES:],
-            margins=begun.margins,
-        )
-        return found, len(verdicts) < PAGE
+        rows = [
+            row.model_dump(mode="json", include=DRAWN) | {"number": number}
+            for number, row in evidence.verdicts(after)
+        ]
+        measured = [one.model_dump(mode="json") for one in evidence.samples(since)]
+        found = begun
+        if rows or measured:
+            found = Judged(
+                verdicts=(*begun.verdicts, *rows)[-KEPT_VERDICTS:],
+                samples=(*begun.samples, *measured)[-KEPT_SAMPLES:],
+                margins=begun.margins,
+            )
+        self._keep(change, known, found)
+        return found
 
     def _seen_alike(self, caller: Caller, fleet: str) -> tuple[str, frozenset[Role], str]:
         """Return what tells those apart who see different things: who holds a change may lift that hold."""
         holds = caller.person in self._holders.get(fleet, ())
         return fleet, caller.roles(fleet), caller.person if holds else ""
 
-    def _kept(self, change: str, found: Judged) -> Judged:
-        """Return what is known of a change that is looked at, and forget that of others."""
-        found = self._judged.setdefault(change, found)
-        self._judged.move_to_end(change)
-        while len(self._judged) > KEPT_CHANGES:
-            self._judged.popitem(last=False)
-        return found
+    def _keep(self, change: str, known: Judged | None, found: Judged) -> None:
+        """Keep what was found after `known`, and of other changes what there is room for."""
+        with self._turn:
+            kept = self._judged.pop(change, None)
+            self._judged[change] = found if kept is None or kept is known else kept
+            while sum(one.size for one in self._judged.values()) > KEPT_READINGS:
+                self._judged.popitem(last=False)
 
 
 def lookout_of(request: Request) -> Lookout:
     """Return what watches the fleets for this application."""
     found: Lookout = request.app.state.lookout
     return found
-
-
-def _dumped(rows: Iterable[Value]) -> list[Json]:
-    return [row.model_dump(mode="json") for row in rows]
-
-
-def _numbered(rows: Iterable[Value], after: int) -> list[Json]:
-    return [row.model_dump(mode="json") | {"number": number} for number, row in enumerate(rows, after + 1)]
 
 
 def _holders(status: FleetStatus) -> frozenset[str]:

@@ -133,6 +133,12 @@ class Judged:
     samples: tuple[Mapping[str, Any], ...] = ()
     margins: Mapping[str, float] = field(default_factory=dict)
 
+    @cached_property
+    def size(self) -> int:
+        """How much it is in memory, counted in readings of gates."""
+        readings = sum(1 + len(row["decision"]["readings"]) for row in self.verdicts)
+        return 1 + len(self.samples) + readings
+
     def series(self) -> Iterator[GateSeries]:
         """Yield what each gate measured that measured something, those with a bad answer first."""
         decided = [{"at": row["at"], "action": row["decision"]["action"]} for row in self.verdicts]

@@ -173,6 +173,8 @@ FLEETS = Pool("fleets", 2, most=512, most_of_one=16)
 """How fleets stand and what a rollback does: everybody may ask it who may look, and does all the time."""
 PREVIEWS = Pool("previews", 2)
 """What a rollback does, for those who may order one."""
+EVIDENCE = Pool("evidence", 2, most=512, most_of_one=16)
+"""What gates measured and decided, for pages: of a change under way everybody has it read once a second."""
 LOOKS = Pool("looks", 2)
 """What else everybody may ask who may look at a fleet."""
 ANSWERS = Pool("answers", 2)

@@ -48,6 +48,7 @@ from orchestrator.service.drills import DrillService
 from orchestrator.service.due import DueService
 from orchestrator.service.engine_health import EngineHealth
 from orchestrator.service.enrolment import EnrolmentService, EnrolmentToken
+from orchestrator.service.evidence import Evidence
 from orchestrator.service.fleets import Fleets, record_for
 from orchestrator.service.foreign_files import read_upgrade
 from orchestrator.service.glances import Glance, glances_of
@@ -122,12 +123,10 @@ from policies.model.plan import ReleaseRef, Strategy
 from policies.model.plan_part import PlanHeader
 from policies.model.release import ReleaseRow
 from policies.model.request import Answer
-from policies.model.sample import Sample
 from policies.model.signal import Signals
 from policies.model.snapshot import SnapshotRow
 from policies.model.status import ChangeStatus, EventRow
 from policies.model.value import Digest, Value
-from policies.model.verdict import VerdictRow
 from policies.model.way_back import RELEASE_OF_BEFORE, RollbackAsked, RollbackPreview
 from policies.model.windows import WindowOverride
 from policies.planning.outline import PlanOutline, outlined
@@ -519,32 +518,19 @@ class Service:
     async def decisions(self, caller: Caller, name: str, after: int, limit: int) -> tuple[DecisionRow, ...]:
         """Return a page of what the gates of a change decided, from the ledger alone."""
         record = await self._record(caller, Action.READ, name)
-        return await asyncio.to_thread(decisions_of, self._ledger, record.name, after, limit)
+        find = partial(decisions_of, self._ledger, record.name, after, limit)
+        key = ("decisions", self, record.name, after, limit)
+        return await LOOKS.run(find, caller.person, key=key)
 
     async def decision(self, caller: Caller, name: str, number: int) -> DecisionView:
         """Return one decision of a change, with the rules that made it; from the ledger alone."""
         record = await self._record(caller, Action.READ, name)
-        return await asyncio.to_thread(decision_of, self._ledger, record, number)
+        find = partial(decision_of, self._ledger, record, number)
+        return await LOOKS.run(find, caller.person, key=("decision", self, record.name, number))
 
-    async def verdicts(
-        self, caller: Caller, name: str, after: int = 0, limit: int = 500
-    ) -> tuple[VerdictRow, ...]:
-        """Return what was decided in one change after so many decisions, with every gate's reading."""
-        record = await self._record(caller, Action.READ, name)
-        return await asyncio.to_thread(self._ledger.verdicts, record.name, limit, after)
-
-    async def samples(self, caller: Caller, name: str, after: datetime | None = None) -> tuple[Sample, ...]:
-        """Return what the gates of one change measured after that moment, the oldest first."""
-        record = await self._record(caller, Action.READ, name)
-        return await asyncio.to_thread(self._ledger.samples, record.name, after)
-
-    async def margins(self, caller: Caller, name: str) -> dict[str, float]:
-        """Return how much worse than control each gate of a change allows, as its plan says."""
-        record = await self._record(caller, Action.READ, name)
-        if record.plan is None:
-            return {}
-        planned = await asyncio.to_thread(self._ledger.planned, record.plan)
-        return dict(planned.margins) if planned is not None else {}
+    async def evidence(self, caller: Caller, name: str) -> Evidence:
+        """Return what reads, in a pool, how the gates of one change measured and decided."""
+        return Evidence(self._ledger, await self._record(caller, Action.READ, name))
 
     async def events_of_change(
         self, caller: Caller, name: str, after: int, limit: int = 200
@@ -627,9 +613,13 @@ class Service:
         return await self._drift.drift(named, caller.person, await self._surveyed(caller, named))
 
     async def releases(self, caller: Caller) -> tuple[ReleaseRow, ...]:
-        """Return the releases of the products of the fleets that the caller may look at."""
+        """Return the releases of the products of the fleets that the caller may look at.
+
+        Raises:
+            TooMany: The caller has too many long requests under way.
+        """
         products = {fleet.product for fleet in await asyncio.to_thread(self._fleets.of, caller)}
-        rows = await asyncio.to_thread(self._ledger.releases)
+        rows = await LOOKS.run(self._ledger.releases, caller.person, key=("releases", self))
         return tuple(row for row in rows if row.release.product in products)
 
     async def plan(self, caller: Caller, fleet: str, to: str, strategy: Strategy) -> PlanView:

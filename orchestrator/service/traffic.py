@@ -58,7 +58,7 @@ class TrafficService:
         Releases that differ in their configuration alone have one executable, and are counted together.
         """
         counted = await self._looks.at(fleet, partial(self._count, fleet))
-        versions = await asyncio.to_thread(self._versions, frozenset(counted.sessions))
+        versions = await asyncio.to_thread(self.ledger.versions_of, frozenset(counted.sessions))
         executable = newer.executable if newer is not None else None
         if newer is not None:
             versions[newer.executable] = newer.version
@@ -100,14 +100,6 @@ class TrafficService:
             steady=len({count for _, count in counts}) == 1,
             unknown="" if counts else NOBODY_COUNTED,
         )
-
-    def _versions(self, executables: frozenset[str]) -> dict[str, str]:
-        rows = self.ledger.releases()
-        return {
-            row.release.executable: row.release.version
-            for row in reversed(rows)
-            if row.release.executable in executables
-        }
 
 
 def _is_fresh(series: Series, since: float) -> bool:

@@ -4,8 +4,10 @@ import json
 import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
 
-from sqlalchemy import Connection, insert, or_, select
+from sqlalchemy import Connection, func, insert, or_, select
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
@@ -74,6 +76,13 @@ class Proofs(Book):
             return None
         return VerdictRow(wave=row.wave, at=row.at, decision=Decision.model_validate_json(row.decision))
 
+    def count_verdicts(self, rollout: str) -> int:
+        """Return how many decisions the rollout has."""
+        table = tables.verdicts
+        wanted = select(func.count()).select_from(table).where(table.c.rollout == rollout)
+        with reading(self._engine) as connection:
+            return int(connection.execute(wanted).scalar_one())
+
     def record_samples(self, rollout: str, wave: int, at: datetime, samples: Sequence[Sample]) -> None:
         """Ensure that what gates had measured at that moment is in the ledger."""
         table, key = tables.samples, {"change": rollout, "wave": wave, "at": at}
@@ -83,19 +92,21 @@ class Proofs(Book):
             if connection.execute(select(table.c.at).filter_by(**key)).first() is None:
                 connection.execute(insert(table).values(**key, body=body))
 
-    def samples(self, rollout: str, after: datetime | None = None) -> tuple[Sample, ...]:
-        """Return what the rollout's gates measured after that moment, the oldest first."""
+    def samples(
+        self, rollout: str, after: datetime | None = None, most: int | None = None
+    ) -> tuple[Sample, ...]:
+        """Return what the gates measured after that moment, the oldest first; with a limit the newest."""
         table = tables.samples
-        wanted = select(table).where(table.c.change == rollout).order_by(table.c.at, table.c.wave)
+        newest = table.c.at.desc(), table.c.wave.desc()
+        wanted = select(table).where(table.c.change == rollout).order_by(*newest).limit(most)
         if after is not None:
             wanted = wanted.where(table.c.at > after)
         with reading(self._engine) as connection:
-            rows = connection.execute(wanted).all()
-        return tuple(
-            Sample(at=row.at, wave=row.wave, **said)
-            for row in rows
-            for said in json.loads(zlib.decompress(row.body))
-        )
+            rows = connection.execute(wanted)
+            found = (
+                Sample(at=row.at, wave=row.wave, **said) for row in rows for said in _backwards(row.body)
+            )
+            return tuple(islice(found, most))[::-1]
 
     def record_snapshot(self, rollout: str, gateway: str, digest: str) -> None:
         """Ensure that the digest of a gateway's frozen evidence is in the ledger."""
@@ -116,6 +127,12 @@ class Proofs(Book):
         with writing(self._engine) as connection:
             if not connection.execute(select(table.c.at).filter_by(**key)).first():
                 connection.execute(insert(table).values(**key, size=size, at=datetime.now(UTC)))
+
+
+def _backwards(body: bytes) -> list[dict[str, Any]]:
+    """Return what gates had measured at one moment, the last of them first."""
+    said: list[dict[str, Any]] = json.loads(zlib.decompress(body))
+    return said[::-1]
 
 
 def _fleet_of(connection: Connection, change: str) -> str | None:

@@ -121,6 +121,16 @@ class Releases(Book):
             wanted = select(table.c.digest, table.c.version).where(table.c.digest.in_(sorted(digests)))
             return {row.digest: row.version for row in connection.execute(wanted)}
 
+    def versions_of(self, executables: Collection[str]) -> dict[str, str]:
+        """Return the version of the newest release of each of these executables that is known."""
+        table = tables.releases
+        wanted = select(table.c.executable, table.c.version).where(
+            table.c.executable.in_(sorted(executables))
+        )
+        with reading(self._engine) as connection:
+            rows = connection.execute(wanted.order_by(table.c.added_at))
+            return {row.executable: row.version for row in rows}
+
     def changelogs(self, digests: Collection[str]) -> dict[str, str]:
         """Return what the signers of these releases say that they change, of those that say something."""
         return self._in_manifests("changelog", digests)

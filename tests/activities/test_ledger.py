@@ -391,3 +391,11 @@ def test_what_is_asked_every_minute_reads_no_past(url: str, ledger: Ledger) -> N
     assert "uq_known_good_newest" in used[0]
     assert "ix_changes_open" in used[1]
     assert not any("SCAN" in plan or "Seq Scan" in plan or "TEMP B-TREE" in plan for plan in used)
+
+
+def test_an_executable_of_several_releases_has_the_version_of_the_newest(ledger: Ledger) -> None:
+    again = NEW.model_copy(update={"digest": digest_of(b"again"), "version": "1.3.0-2"})
+    for one in (OLD, NEW, again, NEWER):
+        ledger.add_release(one, source="http://repository", signers=(), manifest_json="{}")
+    asked = {OLD.executable, NEW.executable, digest_of(b"none of ours")}
+    assert ledger.versions_of(asked) == {OLD.executable: "1.1.6", NEW.executable: "1.3.0-2"}

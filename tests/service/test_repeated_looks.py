@@ -10,12 +10,15 @@ from typing import Any
 import httpx
 import pytest
 
+from orchestrator.service import background
 from orchestrator.service.background import FLEETS, Pool
+from orchestrator.service.service import Service
 from orchestrator.service.ways_back import WaysBack
 from orchestrator.store.ledger import Ledger
 from policies.model.people import Role
+from policies.model.release import ReleaseRow
 from policies.model.way_back import RollbackAsked, RollbackPreview
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 from tests.service.conftest import PAGE
 from tests.service.test_api import token
 from tests.service.test_safe_direction import Night, both_are_heard, night
@@ -190,3 +193,26 @@ async def test_a_look_begins_only_while_a_caller_waits_for_it(
     gate.open.set()
     await asyncio.gather(*held)
     assert asked == [True, True]
+
+
+async def test_releases_are_read_once_for_all_who_ask_before_they_are_looked_up(
+    service: Service, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R12: each request parsed every release of the ledger, in threads that all requests share."""
+
+    def slow(_: Ledger) -> tuple[ReleaseRow, ...]:
+        gate.passed()
+        return ()
+
+    monkeypatch.setattr(Ledger, "releases", slow)
+    root, running = service.people.at_the_socket(0), []
+    for _ in range(2):
+        running.append(asyncio.create_task(service.releases(root)))
+        await gate.until_begun()
+    running += [asyncio.create_task(service.releases(root)) for _ in range(LOOKS)]
+    waiting = ("releases", service)
+    shared = background.LOOKS._shared
+    await until(lambda: waiting in shared and len(shared[waiting].answers) == LOOKS)
+    gate.open.set()
+    assert {*await asyncio.gather(*running)} == {()}
+    assert gate.count == 3

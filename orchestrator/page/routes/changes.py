@@ -5,10 +5,12 @@ import asyncio
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from orchestrator.api.disconnects import while_connected
 from orchestrator.api.routes.changes import ChangeName
 from orchestrator.api.who import Serving
 from orchestrator.page.forms import Sent, new_key, with_form
 from orchestrator.page.live import lookout_of
+from orchestrator.page.render import Judged
 from orchestrator.page.session import Looking
 from orchestrator.service.background import ANSWERS
 from orchestrator.service.service import Service
@@ -31,10 +33,10 @@ async def shown(
 ) -> Response:
     """Return the page of a change; with the form of that name as it was sent, where it was refused."""
     found = await service.change(caller, change)
-    judged = await lookout_of(request).judged(caller, change)
+    lookout, evidence = lookout_of(request), await service.evidence(caller, change)
     afterwards = await service.reports.afterwards(caller, change)
 
-    def page() -> Response:
+    def page(judged: Judged | None) -> Response:
         dumped = found.model_dump(mode="json")
         known = {
             "record": dumped["record"],
@@ -49,5 +51,7 @@ async def shown(
         return with_form(request, "change.html", sent or Sent(), **known)
 
     if sent is not None:  # what was typed comes back, however many pages the caller has under way
-        return await asyncio.to_thread(page)
-    return await ANSWERS.run(page, caller.person)
+        return await asyncio.to_thread(page, lookout.known(evidence.change.name))
+    await while_connected(request, lookout.judged(caller, change))
+    # what was read is in memory once: requests that wait for their page hold none of it
+    return await while_connected(request, ANSWERS.run(lambda: page(lookout.read(evidence)), caller.person))
