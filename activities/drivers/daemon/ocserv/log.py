@@ -19,6 +19,8 @@ figures to the security module first, whether its user, a broken network, a time
 worker that a fault kills reports nothing. The main process then logs "unspecified, rx: 0, tx: 0", as it does
 for some orderly ends, so the missing report is the sign. The port tells the sessions of one user apart. Some
 clients log in on one connection and open the tunnel on another, by a cookie.
+
+Clients write into the log, line feeds included. `own_lines` returns the lines that ocserv itself wrote.
 """
 
 import os
@@ -28,6 +30,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from activities.drivers.daemon.ocserv.own_lines import Line, OwnLines
 from policies.attempts import (
     PROVEN_SECONDS,
     Attempt,
@@ -59,7 +62,7 @@ _KINDS = (
 _WORKER = re.compile(
     r"^ocserv\[(?P<pid>\d+)\]: worker(?:\[(?P<user>.*?)\])?: (?P<source>[0-9a-f.:]+) (?P<what>.*)"
 )
-_ENDED = re.compile(r"^ocserv\[\d+\]: main:\[?(?P<source>[0-9a-f.:]+?)\]?:\d+ worker terminated")
+_ENDED = re.compile(r"^ocserv\[\d+\]: main:\[?(?P<source>[0-9a-f.:]+?)\]?:\d+ worker terminated$")
 _OF_SESSION = re.compile(
     r"^ocserv\[\d+\]: main\[(?P<user>.*)\]:\[?(?P<source>[0-9a-f.:]+?)\]?:(?P<port>\d+) "
     r"(?P<what>new user session|worker terminated)$"
@@ -73,14 +76,15 @@ _BREAKS = re.compile(
 _TLS_ERROR = re.compile(r"^ocserv\[(?P<pid>\d+)\]: GnuTLS error \(at worker-vpn")
 _RUNS = re.compile(
     r"^ocserv\[\d+\]: main: (?:initialized (?:OpenConnect VPN Server|ocserv) (?P<version>\S+)"
-    r"|termination request received)"
+    r"|termination request received; [a-z ]{17,}$)"
 )
+"""The second has 64 bytes or more, which no name has: no client can write it."""
 _ACCEPTS = ("accepted connection", "accepted proxy protocol connection")
 _SERVES = re.compile(
     r"^ocserv\[(?P<pid>\d+)\]: main: map worker serving remote address (?P<at>127\.0\.0\.1:\d+) to secmod"
 )
 _CARRIED = re.compile(
-    r"^ocserv\[\d+\]: main:(?P<at>127\.0\.0\.1:\d+) updating remote IP to (?P<source>[0-9a-f.:]+)"
+    r"^ocserv\[\d+\]: main:(?P<at>127\.0\.0\.1:\d+) updating remote IP to (?P<source>[0-9a-f.:]+)$"
 )
 _REPLY = re.compile(r"^received auth reply message \(value: (?P<value>\d+)\)")
 
@@ -185,6 +189,7 @@ class LoginLog:
         self._let_in: dict[str, tuple[HeldAttempt, float]] = {}
         """Users who have a cookie and no tunnel yet, and since when."""
         self._order = InOrder()
+        self._lines = OwnLines()
         self._stopping = False
         self.version = ""
         """The daemon's own version, once it has said it."""
@@ -192,16 +197,23 @@ class LoginLog:
     def read(self, line: str, at: float, *, timed: bool = True) -> Iterator[Attempt]:
         """Take in one line read at `at` and yield the attempts that are certain now.
 
+        A line counts once the next one shows that ocserv wrote it, or once `give_up` finds none behind it.
+
         Args:
             line: As the daemon wrote it; lines of other shapes are skipped.
             at: Seconds of the epoch; the log has no stamps of its own.
             timed: False for a backlog, whose reading times say nothing about durations.
         """
-        if match := _WORKER.match(line):
-            self._worker_says(match, at, timed=timed)
-        else:
-            self._daemon_says(line, at)
+        self._understand(self._lines.take(Line(line, at, timed)), at)
         yield from self._order.certain()
+
+    def _understand(self, line: Line | None, now: float) -> None:
+        if line is None:
+            return
+        if match := _WORKER.match(line.text):
+            self._worker_says(match, line, now)
+        else:
+            self._daemon_says(line.text, line.at)
 
     def _daemon_says(self, line: str, at: float) -> None:
         if match := _TLS_ERROR.match(line):
@@ -219,7 +231,7 @@ class LoginLog:
         elif match := _OF_SESSION.match(line):
             self._main_says(match["user"], match["source"], match["port"], match["what"], at)
         elif match := _RUNS.match(line):
-            self.version = match["version"] or self.version
+            self.version = self.version or match["version"] or ""
             self._stopping = match["version"] is None
 
     def give_up(self, at: float) -> Iterator[Attempt]:
@@ -229,6 +241,7 @@ class LoginLog:
         workers were gone last time too: the main process may have died before it could log their end. The
         second look makes sure that the worker's last lines have been read.
         """
+        self._understand(self._lines.flush(), at)
         for connection in list(self._open.values()):
             if connection.opened is not None and _is_proven(connection.opened, at):
                 self._proven(connection)
@@ -242,21 +255,20 @@ class LoginLog:
                 del self._let_in[user]
         yield from self._order.certain()
 
-    def _worker_says(self, match: re.Match[str], at: float, *, timed: bool) -> None:
-        pid, source, what = int(match["pid"]), match["source"], match["what"]
+    def _worker_says(self, match: re.Match[str], line: Line, now: float) -> None:
+        pid, source, what, at = int(match["pid"]), match["source"], match["what"], line.at
         if what in _ACCEPTS:
             if pid in self._open:
                 self._replaced(self._open[pid], at)
             if source not in self._ignored and len(self._open) < MOST_OPEN:
-                began = at - (self._age(pid) or 0.0) if timed else at
-                self._open[pid] = _Connection(pid, source, began=began, timed=timed)
+                age = self._age(pid) if line.timed else None
+                began = at if age is None else now - age
+                self._open[pid] = _Connection(pid, source, began=began, timed=line.timed)
                 self._open[pid].carried = what != _ACCEPTS[0]
             return
         connection = self._open.get(pid)
-        if connection is None:
+        if connection is None or not self._is_from(connection, source):
             return
-        if connection.carried and source != connection.source and not source.startswith("127."):
-            self._comes_from(connection, source)
         connection.user = match["user"] or connection.user
         _note(connection, what, at)
         if connection.opened is not None and connection.held is None and pid in self._open:
@@ -301,6 +313,15 @@ class LoginLog:
         del self._open[connection.pid]
         if connection.held is not None:
             connection.held.drop()
+
+    def _is_from(self, connection: _Connection, source: str) -> bool:
+        """Return whether a line with this source is the connection's; a carried one may get its own now."""
+        if source == connection.source or (connection.carried and source.startswith("127.")):
+            return True
+        if not connection.carried or not connection.source.startswith("127."):
+            return False
+        self._comes_from(connection, source)
+        return True
 
     def _comes_from(self, connection: _Connection, source: str) -> None:
         """Know from where a carried connection comes; one from here is none of a user's."""
