@@ -11,7 +11,7 @@ from temporalio import activity
 
 from activities.liveness import answering
 from activities.observation import BadQuery, MetricsSource, MetricsUnavailable
-from policies.judge.counts import Series
+from policies.judge.counts import Series, grown
 from policies.judge.gates.rate import Rate
 from policies.judge.offline.advisory import FEWEST_WEEKS, Advice, advise, bands
 from policies.judge.whole import Whole, whole
@@ -122,7 +122,8 @@ class NormalityActivities:
         presence, lookback = order.gates.presence, order.gates.fresh_within
         asked = dict.fromkeys((presence, gate.total, gate.bad))
         found = {one: await self._source.raw(one, order.instances, at, lookback) for one in asked}
-        return whole(found, presence)
+        apart = lookback.total_seconds()
+        return whole(found, presence, counters={gate.total, gate.bad}, apart=apart)
 
 
 def _grown(early: Whole, late: Whole, selector: str, lost: Collection[str]) -> float | None:
@@ -134,7 +135,7 @@ def _grown(early: Whole, late: Whole, selector: str, lost: Collection[str]) -> f
     both = before.keys() & after.keys()
     if not both:
         return None
-    return sum(after[key] - before[key] if after[key] >= before[key] else after[key] for key in both)
+    return sum(grown(before[key], after[key]) for key in both)
 
 
 def weeks_before(at: datetime, weeks: int, zone: ZoneInfo) -> datetime:

@@ -35,6 +35,8 @@ from orchestrator.service.telling import as_ended
 from orchestrator.service.updates import is_unconnected, silence_of
 from orchestrator.store.ledger import Ledger
 from policies.adoption import uncounted_logins
+from policies.judge.counts import LEFT_BY_RESTART
+from policies.judge.whole import SCRAPE_WITH_ONE
 from policies.model.change import PENSTOCK, Outcome, Quarantine
 from policies.model.errors import BadInput, PenstockError
 from policies.model.fleet import Fleet
@@ -66,6 +68,8 @@ BOOTED = "vpngw_boot_info{$cohort}"
 """What every exporter says, whatever runs beside it."""
 EVERY = 'instance!=""'
 SECOND = timedelta(seconds=1)
+FALLS_WITHIN = "5m"
+"""How far back falls of counters are looked for, as Prometheus writes it."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ class Heard:
     """Those whose value is not a number."""
     twice: frozenset[str]
     """Those that are there twice: a pair of servers answers without deduplication."""
+    fallen: frozenset[str]
+    """Those of which a counter fell by too little for a restart."""
 
     def of(self, selector: str) -> frozenset[str]:
         """Return the instances with a fresh value of it."""
@@ -91,6 +97,9 @@ class Heard:
                 f"Prometheus has each series of {_named(twice)} twice, so every upgrade is held; query an "
                 "address that deduplicates the servers of a pair"
             )
+        if fallen := sorted(serving[one] for one in self.fallen & serving.keys()):
+            fell = f"a counter of {_named(fallen)} fell without a restart, so every upgrade is held"
+            return f"{fell}; {SCRAPE_WITH_ONE}"
         missing = {one: serving.keys() - self.of(one) for one in self.asked}
         senseless = {one: serving.keys() & self.senseless[one] for one in self.asked}
         found = [*_lacking("no", missing, serving), *_lacking("no number for", senseless, serving)]
@@ -596,13 +605,26 @@ async def _hear(policy: GatePolicy, asked: Sequence[str], source: PrometheusSour
     # Only what is no number differs from itself.
     senseless = {one: instances(f"{selectors[one]} != {selectors[one]}") for one in asked}
     twice = instances(f"(count by (instance) ({policy.presence.replace('$cohort', EVERY)})) > 1")
-    found = await asyncio.gather(*there.values(), *senseless.values(), twice)
+    falls = [instances(_falling(selectors[one])) for one in asked if one in policy.counters]
+    found = await asyncio.gather(*there.values(), *senseless.values(), twice, *falls)
+    last = len(there) + len(senseless)
     return Heard(
         asked=tuple(asked),
         there=dict(zip(there, found, strict=False)),
         senseless=dict(zip(senseless, found[len(there) :], strict=False)),
-        twice=found[-1],
+        twice=found[last],
+        fallen=frozenset().union(*found[last + 1 :]),
     )
+
+
+def _falling(counter: str) -> str:
+    """Return the expression for series of a counter that fell lately and leave no room for a restart.
+
+    None of their values is as low as LEFT_BY_RESTART of another one, so no fall was.
+    """
+    samples = f"{counter}[{FALLS_WITHIN}]"
+    lowest = f"min_over_time({samples}) > {LEFT_BY_RESTART} * max_over_time({samples})"
+    return f"resets({samples}) > 0 and {lowest}"
 
 
 async def _read(look: Callable[..., T], *arguments: object) -> T:

@@ -5,7 +5,7 @@ from itertools import pairwise
 from math import ceil
 
 from activities.observation import MetricsSource
-from policies.judge.counts import Series
+from policies.judge.counts import Series, fall_without_restart, grown
 from policies.judge.whole import is_number
 from policies.model.errors import PenstockError
 from policies.model.fleet import Fleet
@@ -25,7 +25,7 @@ async def attempts_per_minute(source: MetricsSource, fleet: Fleet) -> float | No
         found = await source.raw(ATTEMPTS, instances, datetime.now(UTC), LOOKBACK)
     except PenstockError:
         return None
-    if not all(map(is_number, found)):
+    if not all(is_number(one) and fall_without_restart(None, one.samples) is None for one in found):
         return None
     rates = [_per_minute(series) for series in found]
     return sum(rates) / len(instances) if rates else None
@@ -38,5 +38,4 @@ def _per_minute(series: Series) -> float:
     if seconds <= 0:
         return 0.0
     values = [value for _, value in samples]
-    risen = sum(max(0.0, after - before) for before, after in pairwise(values))
-    return risen * 60 / seconds
+    return sum(grown(before, after) for before, after in pairwise(values)) * 60 / seconds

@@ -1,14 +1,17 @@
 """Counting: raw counter samples in, what happened since the last look out, nothing lost or doubled.
 
 A cursor remembers the last sample folded of every series, so a late or repeated look changes
-no sum. A value below its predecessor is a restart and counts from zero. A series that was not
+no sum. A value below its predecessor is a restart and counts from zero; a series that falls without
+a restart is no evidence (`policies.judge.whole`) and is not folded. A series that was not
 there at an earlier scrape of its target was born since, and counts from zero too; one whose
 target was never seen before starts counting at its first sample.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import pairwise
+from math import inf
 
 from policies.model.verdict import Cohorts
 
@@ -34,6 +37,40 @@ class Series:
 
 Cursor = dict[str, tuple[float, float]]
 """Of each series, time and value of the last sample folded; none where the value was zero, to stay small."""
+
+LEFT_BY_RESTART = 0.5
+"""Part of its last value that a counter has at most when it is scraped after a restart: it begins at zero."""
+
+
+def grown(was: float, value: float) -> float:
+    """Return by how much a counter grew from one value to the next; a lower one is a restart, from zero."""
+    return value - was if value >= was else value
+
+
+def fall_without_restart(
+    before: tuple[float, float] | None, samples: Sequence[tuple[float, float]], apart: float = inf
+) -> tuple[float, float] | None:
+    """Return both values of the first fall that leaves too much to be a restart; None where there is none.
+
+    A series with the samples of two scrapers falls by a little: each stamps a sample by its own clock and
+    before the exporter answers, so the later sample may have been taken earlier.
+
+    Args:
+        before: The last sample folded of the series.
+        samples: What was read of it, in order of time.
+        apart: Seconds. Two samples that are further apart are no two scrapes of one moment. A counter that is
+            lower then was restarted, however much it has counted since.
+    """
+    later = next((one for one in samples if before is not None and one[0] > before[0]), None)
+    pairs = [*([(before, later)] if before and later else []), *pairwise(samples)]
+    return next(
+        (
+            (was, value)
+            for (then, was), (at, value) in pairs
+            if LEFT_BY_RESTART * was < value < was and at - then <= apart
+        ),
+        None,
+    )
 
 
 def fold_series(
@@ -74,7 +111,7 @@ def _growth(
     for at, value in samples:
         if at <= last[0]:
             continue
-        total += value - last[1] if value >= last[1] else value
+        total += grown(last[1], value)
         last = (at, value)
     return total, last
 

@@ -8,7 +8,7 @@ where control's baseline and the bound of what is slow are taken.
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from policies.judge.counts import fold_series, of_this_start, planned
+from policies.judge.counts import Cursor, fold_series, of_this_start, planned
 from policies.judge.gates.alerts import Alerts
 from policies.judge.look import Baseline, Look, Memory
 from policies.judge.reading import Reading
@@ -23,7 +23,7 @@ NEARLY = 0.9
 
 def read_tick(policy: GatePolicy, cohorts: Cohorts, memory: Memory, reading: Reading) -> tuple[Memory, Tick]:
     """Count, measure and look for signs."""
-    reading = _whole(policy, reading)
+    reading = _whole(policy, reading, memory.cursor)
     look = Look(
         cohorts=cohorts,
         reading=reading,
@@ -73,18 +73,27 @@ def started_again(
     if not names:
         return ()
     oldest = reading.at - policy.fresh_within.total_seconds()
-    claims = _whole(policy, reading).series.get(policy.identity.value, ())
+    claims = _whole(policy, reading, {}).series.get(policy.identity.value, ())
     found = of_this_start(planned(claims, cohorts, policy.identity.label), cohorts)
     runs = {one.instance for one in found if one.samples[-1][1] == 1 and one.samples[-1][0] >= oldest}
     return tuple(sorted(runs & {*names}))
 
 
-def _whole(policy: GatePolicy, reading: Reading) -> Reading:
-    """Return the reading without what is no evidence, which it names instead."""
+def _whole(policy: GatePolicy, reading: Reading, cursor: Cursor) -> Reading:
+    """Return the reading without what is no evidence, which it names instead.
+
+    Of the history a gateway with one counter that is no evidence has none: its failures would be there
+    without its events.
+    """
     listed = {selector for gate in policy.gates if isinstance(gate, Alerts) for selector in gate.selectors}
-    now = whole(reading.series, policy.presence, listed)
-    before = whole(reading.history, policy.presence, listed)
-    return replace(reading, series=now.series, unsound=now.unsound, history=before.series)
+    apart = policy.fresh_within.total_seconds()
+    now = whole(reading.series, policy.presence, listed, policy.counters, cursor, apart)
+    before = whole(reading.history, policy.presence, listed, policy.counters, apart=apart)
+    lost = {instance for some in before.unsound.values() for instance in some}
+    history = {
+        name: tuple(one for one in some if one.instance not in lost) for name, some in before.series.items()
+    }
+    return replace(reading, series=now.series, unsound=now.unsound, history=history)
 
 
 def _scrapes(policy: GatePolicy, memory: Memory, reading: Reading) -> dict[str, tuple[float, ...]]:
@@ -139,7 +148,7 @@ def _fold_counters(policy: GatePolicy, look: Look, memory: Memory) -> tuple[Memo
     memory = memory.model_copy(update={"cursor": cursor, "counted": reading.at, "folded": folded})
     if memory.based:
         return memory, growth
-    baseline = Baseline(look.cohorts, look.label, reading, scrapes)
+    baseline = Baseline(look.cohorts, look.label, reading, foldable)
     before = {gate.id: gate.before(baseline) for gate in policy.gates}
     started = {
         "based": True,

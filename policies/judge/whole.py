@@ -3,7 +3,8 @@
 An answer is complete or it is missing. What one series shows of a gateway counts only if every sample is
 a number that a counter or gauge of a gateway can have, and if the series is there once. A pair of Prometheus
 servers without deduplication has each series twice, which differ by a label of the server alone: every login
-would count twice.
+would count twice. One series may hold the samples of both as well. Its counters fall by a little, and each
+fall read as a restart would count all logins once more.
 """
 
 import math
@@ -12,10 +13,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from policies.judge.counts import Series
+from policies.judge.counts import Cursor, Series, fall_without_restart
 
 LARGEST_VALUE = 2.0**53
 """Up to here a float counts one by one (IEEE 754-2019, 3.6); no counter or gauge of a gateway is larger."""
+SCRAPE_WITH_ONE = (
+    "look whether one series has the samples of two scrapers: deduplicate them by the label of the replica, "
+    "or scrape with one"
+)
+"""What to do about a counter that falls without a restart."""
 _NAMES = frozenset({"__name__", "instance"})
 """Labels by which series are asked for: they name no server."""
 
@@ -32,7 +38,12 @@ class Whole:
 
 
 def whole(
-    found: Mapping[str, Sequence[Series]], presence: str, listed: Collection[str] = frozenset()
+    found: Mapping[str, Sequence[Series]],
+    presence: str,
+    listed: Collection[str] = frozenset(),
+    counters: Collection[str] = frozenset(),
+    cursor: Cursor | None = None,
+    apart: float = math.inf,
 ) -> Whole:
     """Return the series that are evidence, and the instances whose series are none.
 
@@ -41,6 +52,9 @@ def whole(
         presence: the selector of the series that each scrape leaves behind: a label that it has is the
             target's or the server's, never the exporter's own.
         listed: selectors whose series are listed and never summed, such as alerts.
+        counters: selectors of counters, which fall only where they begin anew.
+        cursor: the last sample of each counter that was folded before.
+        apart: seconds; between two samples of a counter that are further apart any fall is a restart.
     """
     of_targets = _by_instance(found.get(presence, ()))
     labels = {instance: _labels_of(some) for instance, some in of_targets.items()}
@@ -56,6 +70,8 @@ def whole(
                 if len(group) > 1 and instance not in reasons:
                     why = _copied(group, labels.get(instance, frozenset()))
                     reasons |= {instance: why} if why else {}
+        if selector in counters:
+            reasons = _fallen(some, cursor or {}, apart) | reasons
         if reasons:
             unsound[selector] = reasons
         # An exporter was reached, however many servers have seen it.
@@ -78,6 +94,18 @@ def _senseless(found: Iterable[Series]) -> Reasons:
         one.instance: f"{_name(one)} of {one.instance or 'no instance'} is not a finite number"
         for one in found
         if not is_number(one)
+    }
+
+
+def _fallen(found: Iterable[Series], cursor: Cursor, apart: float) -> Reasons:
+    falls = ((one, fall_without_restart(cursor.get(one.key), one.samples, apart)) for one in found)
+    return {
+        one.instance: (
+            f"{_name(one)} of {one.instance} fell from {fall[0]:.15g} to {fall[1]:.15g}, which is no "
+            f"restart; {SCRAPE_WITH_ONE}"
+        )
+        for one, fall in falls
+        if fall is not None
     }
 
 

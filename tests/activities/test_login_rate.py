@@ -94,3 +94,4 @@ async def test_of_a_large_fleet_gateways_from_all_over_it_are_asked(gateways: in
 async def test_traffic_that_is_not_known_is_not_zero() -> None:
     assert await attempts_per_minute(Metrics(), FLEET) is None
     assert await attempts_per_minute(NoMetrics(), FLEET) is None
+    assert await attempts_per_minute(Metrics(counter(100, 101, 100, 130)), FLEET) is None

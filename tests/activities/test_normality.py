@@ -174,6 +174,22 @@ async def test_a_gateway_whose_bad_events_are_no_number_is_in_neither_sum() -> N
     assert "last hour is 605" in events.sentence
 
 
+class OfTwoScrapers(Remembering):
+    """The same where one gateway's series have the samples of two scrapers, the second a little older."""
+
+    async def raw(
+        self, selector: str, instances: Sequence[str], at: datetime, lookback: timedelta
+    ) -> tuple[Series, ...]:
+        first, *others = await super().raw(selector, instances, at, lookback)
+        (now, value) = first.samples[-1]
+        return (Series(first.labels, ((now - 0.1, value), (now, value - 1))), *others)
+
+
+async def test_a_gateway_whose_counters_fall_without_a_restart_is_in_neither_sum() -> None:
+    events, _ = await ask(OfTwoScrapers(WEEKLY, 605))
+    assert "last hour is 605" in events.sentence
+
+
 class Away(Remembering):
     """The same where nothing of the last hour can be read, as some failure has it."""
 

@@ -446,6 +446,7 @@ class Scraped:
         self.without: set[str] = set()
         self.senseless: set[str] = set()
         self.twice = False
+        self.fallen: set[str] = set()
         self.asked: set[str] = set()
 
     def __call__(self, request: BaseHTTPRequestHandler) -> None:
@@ -456,7 +457,9 @@ class Scraped:
             (name, *_) = re.findall(r"up|vpngw_[a-z_]+", query)
             self.asked.add(name)
             there = name not in self.without
-            if "> 1" in query:
+            if "resets(" in query:
+                there = name in self.fallen
+            elif "> 1" in query:
                 there = self.twice
             elif "!=" in query.replace('instance!=""', ""):
                 there = name in self.senseless
@@ -543,6 +546,19 @@ async def test_a_pair_of_servers_that_is_not_deduplicated_is_found_before_any_up
         found = await of_metrics(tmp_path, url)
     assert found.health is Health.WRONG
     assert "Prometheus has each series of edge-1 twice" in found.sentence
+
+
+@pytest.mark.usefixtures("serving_gateway")
+async def test_a_series_with_the_samples_of_two_scrapers_is_found_before_any_upgrade(tmp_path: Path) -> None:
+    """R8: Thanos and VictoriaMetrics may give one, in which counters fall by a little."""
+    scraped = Scraped()
+    scraped.fallen = {"vpngw_first_attempts_total"}
+    with server(scraped) as url:
+        found = await of_metrics(tmp_path, url)
+    assert found.health is Health.WRONG
+    assert found.sentence.startswith(
+        "a counter of edge-1 fell without a restart, so every upgrade is held; look"
+    )
 
 
 @pytest.mark.usefixtures("serving_gateway")

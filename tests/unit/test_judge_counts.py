@@ -1,9 +1,10 @@
 """Counting by cursor: late, repeated, restarted and newborn counters."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.judge.counts import Cursor, Series, fold_series
+from policies.judge.counts import Cursor, Series, fall_without_restart, fold_series
 
 HERE = {"instance": "a", "__name__": "logins"}
 
@@ -26,6 +27,28 @@ def test_what_grew_since_the_last_look_is_counted_once() -> None:
 def test_a_restarted_counter_counts_from_zero() -> None:
     _, grown = fold_series({KEY: (1.0, 100.0)}, one((2, 104), (3, 2), (4, 5)), {"a": (2, 3, 4)})
     assert grown == {KEY: 9}
+
+
+@pytest.mark.parametrize(
+    ("before", "samples", "fall"),
+    [
+        # thanos issue 7623: both servers of a pair, deduplicated
+        (None, ((86.6, 78988), (87.413, 78989), (87.488, 78988), (106.6, 78995)), (78989, 78988)),
+        ((60, 5015), ((45.5, 5010), (60.5, 5014), (75.5, 5018)), (5015, 5014)),
+        ((60, 5015), ((45.5, 5010), (60.5, 5015), (75.5, 5018)), None),
+        (None, ((1, 100), (2, 51)), (100, 51)),
+        (None, ((1, 100), (2, 50)), None),
+        (None, ((1, 1), (2, 0)), None),
+        ((1, 100), ((1, 100), (31, 90)), (100, 90)),
+        ((1, 100), ((40, 90), (41, 91)), None),
+    ],
+)
+def test_a_fall_that_leaves_more_than_half_is_no_restart_unless_it_took_long(
+    before: tuple[float, float] | None,
+    samples: tuple[tuple[float, float], ...],
+    fall: tuple[float, float] | None,
+) -> None:
+    assert fall_without_restart(before, samples, 30) == fall
 
 
 def test_a_series_born_while_its_target_was_watched_counts_from_zero() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from policies.judge.reading import Reading
 from policies.judge.whole import whole
 from policies.judge.window import WindowState, fold_reading
 from policies.model.verdict import Action, GateVerdict
-from tests.unit.judged import CANARY, COHORTS, CONTROL, LOGINS, START, policy, reading
+from tests.unit.judged import CANARY, COHORTS, CONTROL, LOGINS, START, TARGET, policy, reading
 from tests.unit.test_judge_tick import ALL, BAD, BUILD, UP, counting, lines, look, watch
 
 GATES = policy()
@@ -137,3 +138,88 @@ def test_a_hard_sign_and_the_identity_that_are_no_number_are_named_as_such() -> 
     unnamed = look(0, {BUILD: lines("vpngw_build_info", math.nan, until=0)})
     _, tick, _ = fold_reading(gates, gates.window, COHORTS, WindowState(), unnamed)
     assert tick.blind["identity"] == f"vpngw_build_info of {CANARY} is not a finite number"
+
+
+def with_good(at: float, samples: Sequence[tuple[float, float]], bad: float = 0) -> Reading:
+    """Return a look at which the good events of the canary have these samples of the last five seconds."""
+    found = look(at, counting(at, bad=bad))
+    labels = {"__name__": "attempts", "instance": CANARY, "outcome": "ok", "digest": TARGET}
+    recent = tuple((START + seen, value) for seen, value in samples if at - 5 < seen <= at)
+    others = [one for one in found.series[ALL] if one.labels != labels]
+    return reading(found.at, {**found.series, ALL: [*others, Series(labels, recent)]})
+
+
+def of_two_scrapers(every: int) -> list[tuple[float, float]]:
+    """Return 50,000 good events and two a second; of some seconds a second scraper has the sample, too."""
+    samples = []
+    for at in range(-4, 60):
+        samples.append((float(at), 50_000.0 + 2 * at))
+        if at > 0 and at % every == every - 1:
+            samples.append((at + 0.1, 50_000.0 + 2 * at - 1))
+    return samples
+
+
+def test_a_series_with_the_samples_of_two_scrapers_is_no_evidence_and_both_values_are_named() -> None:
+    """Each fall was read as a restart: fifty thousand good events in a second, and a promotion."""
+    falls = of_two_scrapers(every=2)
+    seen = watch(GATES, [with_good(at, falls) for at in range(40)])
+    assert {decision.action for _, decision in seen} == {Action.CONTINUE, Action.HOLD}
+    _, last = seen[-1]
+    assert last.verdict is GateVerdict.METRICS_UNAVAILABLE
+    assert f"attempts of {CANARY} fell from 50070 to 50069, which is no restart; look whether" in last.reason
+    assert "the samples of two scrapers: deduplicate them by the label of the replica" in last.reason
+    assert all(tick.counts.get("logins", {}).get(CANARY, (0, 0)) == (0, 0) for tick, _ in seen[2:])
+
+
+def test_a_bad_release_is_rolled_back_though_its_counters_fall_now_and_then() -> None:
+    """What they grew by meanwhile is counted afterwards, and nothing else is."""
+    falls = of_two_scrapers(every=10)
+    seen = watch(GATES, [with_good(at, falls, bad=1) for at in range(60)])
+    assert [tick.at - START for tick, _ in seen if tick.blind][:6] == [10, 11, 12, 13, 14, 20]
+    counts = [tick.counts.get("logins", {}).get(CANARY, (0, 0)) for tick, _ in seen]
+    assert (sum(total for total, _ in counts), sum(bad for _, bad in counts)) == (3 * 59, 59)
+    assert seen[-1][1].action is Action.ROLL_BACK
+
+
+def test_a_replica_with_another_clock_counts_nothing_twice_when_it_takes_over() -> None:
+    """Its newest samples are older than their stamps say: the counter falls from one tick to the next."""
+    one = [(float(at), 50_000.0 + 2 * at) for at in range(-4, 11)]
+    other = [(at + 0.5, 50_000.0 + 2 * (at - 2)) for at in range(-4, 40)]
+    looks = [with_good(at, one) for at in range(11)] + [with_good(at, other) for at in range(11, 40)]
+    seen = watch(GATES, looks)
+    assert [tick.at - START for tick, _ in seen if tick.blind] == [11, 12, 13, 14, 15, 16]
+    assert (
+        f"attempts of {CANARY} fell from 50020 to 50016, which is no restart" in seen[11][0].blind["logins"]
+    )
+    assert sum(tick.counts.get("logins", {}).get(CANARY, (0, 0))[0] for tick, _ in seen) == 2 * 36
+    assert seen[-1][1].action is Action.PROMOTE
+
+
+def test_a_counter_that_has_passed_half_of_its_value_after_a_restart_counts_from_zero_at_last() -> None:
+    restarted = [(float(at), 100.0 + at if at < 10 else 60.0 + at - 10) for at in range(-4, 40)]
+    seen = watch(GATES, [with_good(at, restarted) for at in range(40)])
+    assert [tick.at - START for tick, _ in seen if tick.blind] == list(range(10, 19))
+    assert sum(tick.counts.get("logins", {}).get(CANARY, (0, 0))[0] for tick, _ in seen) == 9 + 60 + 29
+
+
+def test_a_gateway_whose_events_fall_is_not_in_the_baseline_with_its_failures_alone() -> None:
+    """Where no gateway is left unchanged, too high a share of failures there is too high a limit."""
+
+    def past(at: float, *, falls: bool) -> dict[str, tuple[Series, ...]]:
+        good, bad = (
+            Series({"__name__": "attempts", "instance": CONTROL[0], "outcome": outcome}, samples)
+            for outcome, samples in (
+                ("ok", ((START + at - 0.1, 900 + at), (START + at, 900 + at - (1 if falls else 0)))),
+                ("bad", ((START + at, 100.0 + at),)),
+            )
+        )
+        return {ALL: (good, bad), BAD: (bad,)}
+
+    def baseline(*, before: bool, now: bool) -> tuple[int, int]:
+        first = replace(look(0, past(0, falls=now)), history=past(-60, falls=before))
+        _, tick, _ = fold_reading(GATES, GATES.window, COHORTS, WindowState(), first)
+        return tick.baseline["logins"]
+
+    assert baseline(before=False, now=False) == (120, 60)
+    assert baseline(before=True, now=False) == (0, 0)
+    assert baseline(before=False, now=True) == (0, 0)
