@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import partial
 from itertools import islice
@@ -49,6 +50,8 @@ _OTHERS = ("UID", "SUMMARY", "STATUS", "SEQUENCE")
 _PLACED = ("DTSTART", "DTEND", "RDATE", "EXDATE", "RECURRENCE-ID")
 _LEFT_OUT = "X-LEFT-OUT"
 """Under which an event has the moments and days of its EXDATE; it goes with its times through the library."""
+_BY_ZONE_OF_ALL = "X-BY-ZONE-OF-ALL"
+"""Has an event that is there once more: it comes again by the clocks of the whole calendar's zone."""
 
 _CALENDAR, _EVENT = ("VCALENDAR",), ("VCALENDAR", "VEVENT")
 _PROPERTY = re.compile(r"([A-Za-z0-9-]+)[;:]")
@@ -56,7 +59,6 @@ _OF_EXCHANGE = re.compile(r""";TZID="?(tzone://Microsoft/\w+)"?(?=[;:])""", re.I
 """A zone as Exchange writes it: without the quotation marks that its colon needs."""
 _UTC_OF_EXCHANGE = "tzone://microsoft/utc"
 _ZONE = re.compile(r""";TZID=("[^"]*"|[^";:]*)""", re.IGNORECASE)
-_TIME = re.compile(r"(\b\d{8}T\d{6})(?![\dZz])")
 _ESCAPED = re.compile(r"\\(.)")
 
 
@@ -81,15 +83,12 @@ def read_calendar(content: bytes, called: str, tz: str, at: datetime) -> tuple[F
             _refuse_unread(event, called)
         for calendar in calendars:
             of_all = _zone_of_all(calendar, called)
+            _place_all(calendar, zones, of_all, called)
             for event in calendar.walk("VEVENT"):
-                for key in _TIMES:
-                    for one in _said(event, key):
-                        _place(one, zones, event, called)
-                _end_in_time(event)
-                _write_alike(event, of_all, of_all or (None if tz == SITE else zone(tz)), at, called)
+                _write_alike(event, of_all or (None if tz == SITE else zone(tz)), at, called)
                 _refuse_reversed(event, called)
         _refuse_too_much(events, called)
-        _tell_apart(events)
+        _tell_apart([event for calendar in calendars for event in calendar.walk("VEVENT")])
         found = (one for calendar in calendars for one in _occurrences(calendar, at))
         spans = [_frozen(one, tz, called) for one in islice(found, MOST_SPANS + 1)]
     except BadInput:
@@ -109,16 +108,20 @@ def _occurrences(calendar: Any, at: datetime) -> Iterator[Any]:
     The library follows each rule from its beginning. So no more events are followed than it takes to have
     too many times, and none whose rules all ended before.
     """
-    by_uid = dict[str, list[Any]]()
+    by_uid, seen = dict[str, list[Any]](), set[tuple[date, date]]()
     for event in calendar.walk("VEVENT"):
-        by_uid.setdefault(str(event.get("UID", "")), []).append(event)
+        by_uid.setdefault(_uid(event), []).append(event)
     for events in by_uid.values():
         if len(events) == 1 and _is_long_over(events[0], at):
             continue
         part = Calendar()
         part.subcomponents = events
         found = occurrences_of(part).between(at - BEHIND, at + AHEAD)
-        yield from (one for one in found if not _is_left_out(one))
+        for one in found:
+            times = moment(one["DTSTART"].dt), moment(one["DTEND"].dt)
+            if not _is_left_out(one) and not (times in seen and _BY_ZONE_OF_ALL in one):
+                seen |= set() if _is_cancelled(one) else {times}
+                yield one
 
 
 def _is_long_over(event: Any, at: datetime) -> bool:
@@ -211,16 +214,12 @@ def _in_one_zone(line: str, called: str) -> str:
 
 
 def _zone_of_exchange(line: str) -> str:
-    """Return the line of a time with a zone of Exchange in quotation marks, or in UTC where it is that."""
+    """Return the line of a time with a zone of Exchange in quotation marks, or as UTC where it is that."""
     found = _OF_EXCHANGE.search(line)
     if found is None:
         return line
-    before, after = line[: found.start()], line[found.end() :]
-    if found[1].lower() != _UTC_OF_EXCHANGE:
-        return f'{before};TZID="{found[1]}"{after}'
-    parameters, _, values = after.rpartition(":")
-    in_utc = _TIME.sub(r"\1Z", values)
-    return f"{before}{parameters}:{in_utc}"
+    name = "UTC" if found[1].lower() == _UTC_OF_EXCHANGE else f'"{found[1]}"'
+    return f"{line[: found.start()]};TZID={name}{line[found.end() :]}"
 
 
 def _is_sound(line: str) -> bool:
@@ -278,6 +277,54 @@ def _needs_zone_of_all(event: Any) -> bool:
     return any("RRULE" in event or at.tzinfo is None for at in unplaced)
 
 
+def _place_all(calendar: Any, zones: Mapping[str, tzinfo], of_all: tzinfo | None, called: str) -> None:
+    """Put all times into their zones, and those that name none into that of the whole calendar.
+
+    An event that comes again, with times in UTC, follows the clocks of UTC (RFC 5545, 3.3.10). Programs that
+    write a zone of the whole calendar may mean its clocks. So such an event is there by both.
+    """
+    events = calendar.walk("VEVENT")
+    for event in events:
+        for key in _TIMES:
+            for one in _said(event, key):
+                _place(one, zones, event, called)
+        _end_in_time(event)
+    if of_all is None:
+        return
+    again = {_uid(event) for event in events if "RRULE" in event and _is_in_utc(event["DTSTART"])}
+    for event in events:
+        if _uid(event) not in again:
+            _put(event, partial(_in_zone_of_all, of_all))
+            continue
+        other = deepcopy(event)
+        other["UID"], other[_BY_ZONE_OF_ALL] = vText(f"{_uid(event)} {_BY_ZONE_OF_ALL}"), True
+        calendar.add_component(other)
+        _put(other, partial(_in_zone_of_all, of_all))
+        _put(event, lambda said: said if _has_zone(said) else _in_zone_of_all(of_all, said))
+
+
+def _put(event: Any, written: Callable[[date], date]) -> None:
+    """Write the times of an event anew, but for those that have a zone of their own, which may be UTC."""
+    if not isinstance(event["DTSTART"].dt, datetime):
+        return
+    for key in _PLACED:
+        for said in _said(event, key):
+            for one in said.dts if "TZID" not in said.params else ():
+                one.dt = _each_end(one.dt, written)
+
+
+def _is_in_utc(said: Any) -> bool:
+    return "TZID" not in said.params and _has_zone(said.dt)
+
+
+def _has_zone(at: date) -> bool:
+    return isinstance(at, datetime) and at.tzinfo is not None
+
+
+def _uid(event: Any) -> str:
+    return str(event.get("UID", ""))
+
+
 def _place(said: Any, zones: Mapping[str, tzinfo], event: Any, called: str) -> None:
     """Put the times of a property into the zone that the file defines by the name of their zone.
 
@@ -301,20 +348,13 @@ def _place(said: Any, zones: Mapping[str, tzinfo], event: Any, called: str) -> N
             )
 
 
-def _write_alike(event: Any, of_all: tzinfo | None, here: tzinfo | None, at: datetime, called: str) -> None:
+def _write_alike(event: Any, here: tzinfo | None, at: datetime, called: str) -> None:
     """Write all times of the event as its beginning is written; those that are left out go into a set.
 
     Raises:
         BadInput: Nothing says which time is meant; the sentence names the property.
     """
-    begins, ends = event["DTSTART"], event.get("DTEND")
-    if ends is not None and isinstance(ends.dt, datetime) and not isinstance(begins.dt, datetime):
-        begins.dt = _shown(begins.dt)
-    if of_all is not None and isinstance(begins.dt, datetime):
-        for key in _PLACED:
-            for one in _each(event, key):
-                one.dt = _each_end(one.dt, partial(_in_zone_of_all, of_all))
-    writing = Writing(begins.dt, here)
+    writing = Writing(event["DTSTART"].dt, here)
     for key in ("DTEND", "RDATE", "EXDATE"):
         for one in _each(event, key):
             of_days = not isinstance(writing.begins, datetime) and isinstance(one.dt, tuple)
@@ -366,13 +406,23 @@ def _is_left_out(event: Any) -> bool:
     return bool(event.get(_LEFT_OUT, frozenset()) & {moment(begins), *days})
 
 
+def _is_cancelled(event: Any) -> bool:
+    return str(event.get("STATUS", "")).upper() == "CANCELLED"
+
+
 def _is_iana(at: datetime) -> bool:
     return getattr(at.tzinfo, "key", None) is not None
 
 
 def _end_in_time(event: Any) -> None:
-    if "DTEND" in event and event["DTEND"].dt.year > LAST_YEAR:
-        event["DTEND"].dt = event["DTEND"].dt.replace(year=LAST_YEAR, day=1)
+    """Have an event that ends at a time begin at one, and one without an end worth mentioning end at last."""
+    begins, ends = event["DTSTART"], event.get("DTEND")
+    if ends is None:
+        return
+    if isinstance(ends.dt, datetime) and not isinstance(begins.dt, datetime):
+        begins.dt = _shown(begins.dt)
+    if ends.dt.year > LAST_YEAR:
+        ends.dt = ends.dt.replace(year=LAST_YEAR, day=1)
 
 
 def _refuse_too_much(events: Sequence[Any], called: str) -> None:
@@ -482,7 +532,7 @@ def _frozen(event: Any, tz: str, called: str) -> Frozen | None:
     Raises:
         BadInput: It ends when it begins, so that it would freeze nothing.
     """
-    if str(event.get("STATUS", "")).upper() == "CANCELLED":
+    if _is_cancelled(event):
         return None
     begins, ends = event["DTSTART"].dt, event["DTEND"].dt
     if not isinstance(begins, datetime) and not isinstance(ends, datetime) and ends <= begins:

@@ -1,6 +1,7 @@
 """Every time of a freeze is frozen, however a calendar writes its last one and those that it leaves out."""
 
 from datetime import UTC, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -96,6 +97,38 @@ def test_the_end_of_a_rule_is_read_in_the_zone_of_the_whole_calendar() -> None:
     head = "X-WR-TIMEZONE:America/New_York\r\n"
     assert days(evening("", until("20261216")), head=head) == THREE
     assert days("DTSTART;VALUE=DATE:20261214\r\n" + until("20261216T050000Z"), head=head) == THREE
+
+
+MADRID = "X-WR-TIMEZONE:Europe/Madrid\r\n"
+JUNE, DECEMBER = datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
+
+
+def nights(month: datetime, kind: str, *more: str, z: str = "", first: str = "0102") -> list[str]:
+    """Return when a night that comes each Friday begins in the first week of a month, in UTC."""
+    event = f"DTSTART{kind}:2026{first}T200000{z}\r\nDURATION:PT8H\r\nRRULE:FREQ=WEEKLY;BYDAY=FR"
+    read = read_calendar(calendar(event, *more, head=MADRID), "freezes.ics", "Europe/Madrid", month)
+    begun = sorted(one.begins.replace(tzinfo=ZoneInfo(one.tz)).astimezone(UTC) for one in read)
+    return [f"{at:%a %H:%M}" for at in begun if month <= at < month + timedelta(days=7)]
+
+
+@pytest.mark.parametrize("name", ["Etc/UTC", "UTC", "tzone://Microsoft/Utc", "Africa/Abidjan"])
+def test_an_event_with_a_zone_keeps_it_beside_one_of_the_whole_calendar_though_it_is_utc(name: str) -> None:
+    """Google writes TZID=Etc/UTC beside its owner's zone: the freeze was an hour early in summer."""
+    assert nights(JUNE, f";TZID={name}") == ["Fri 20:00"]
+    assert nights(DECEMBER, f";TZID={name}", first="0703") == ["Fri 20:00"]
+
+
+def test_an_event_that_comes_again_in_utc_is_frozen_by_both_clocks_where_all_have_a_zone() -> None:
+    """RFC 5545 has it follow UTC, the zone beside it may mean other clocks: no freeze is too narrow."""
+    assert nights(JUNE, "", z="Z") == ["Fri 19:00", "Fri 20:00"]
+    assert nights(DECEMBER, "", z="Z") == ["Fri 20:00"]
+
+
+def test_a_time_in_utc_that_was_moved_or_left_out_is_so_by_both_clocks() -> None:
+    moved = "RECURRENCE-ID:20261204T200000Z\r\nDTSTART:20261205T100000Z\r\nDURATION:PT1H"
+    assert nights(DECEMBER, "", moved, z="Z") == ["Sat 10:00"]
+    assert nights(DECEMBER, "", moved + "\r\nSTATUS:CANCELLED", z="Z") == []
+    assert nights(DECEMBER, "", z="Z\r\nEXDATE:20261204T200000Z") == []
 
 
 @pytest.mark.parametrize("last", ["99991231", "99991231T235959", "99991231T235959Z"])
