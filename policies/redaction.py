@@ -54,12 +54,21 @@ _NAMED = (
     r"(?:token|secret|passw|passphrase|pwd|credential|cookie|api[-_]?key|access[-_]?key|"
     r"private[-_]?key|authorization|x-auth|session[-_]?id|webvpn|psk|otp)[\w.-]{0,40}"
 )
+_ELEMENT = rf"<[\w.:-]{{0,40}}?{_NAMED}"
 _FLAG = rf"(?<![\w-])(--?[\w.-]{{0,40}}?{_NAMED})(?<!file)(?<!path)(=|\s+)"
 _QUOTED = r"""(?:"(?:\\.|[^"\\\n])*(?:"|$)|'(?:\\.|[^'\\\n])*(?:'|$))"""
 
 _FORMS = tuple(
     (re.compile(pattern, re.IGNORECASE | re.MULTILINE), instead)
     for pattern, instead in (
+        # ocserv's log has at most 512 bytes of what a client sent, so that it may end anywhere.
+        (r"(POST body:)[^\n]*", rf"\1 {REMOVED}"),
+        (rf"({_ELEMENT}\s)[^<>\n]*[^<>/\n]", rf"\1{REMOVED}"),
+        (
+            rf"({_ELEMENT}(?:\s[^<>\n]{{0,400}})?(?<!/)>)(?:[^<]{{0,1024}}(?=</)|(?:(?!</)[^\n])*)",
+            rf"\1{REMOVED}",
+        ),
+        (rf"\A[^<]{{1,1024}}(?=</{_ELEMENT[1:]}\s*>)", REMOVED),  # the log was cut within one
         # A password in a URL may itself have an @, and the last one ends it.
         (r"([a-z0-9+.-]{1,20}://)[^\s\"'<>]*@", rf"\1{REMOVED}@"),
         (rf"{_FLAG}{_QUOTED}", rf"\1\2{REMOVED}"),

@@ -461,6 +461,16 @@ def test_each_line_of_a_daemon_reaches_the_journal_with_its_slot_release_and_exe
     host.socket.close()
 
 
+def test_no_password_that_a_user_has_sent_reaches_the_journal(gateway: Gateway, tmp_path: Path) -> None:
+    host = HostJournal(tmp_path / "socket")
+    shown = Shown(gateway, hears=Journal("gw-1", "ocserv", tmp_path / "socket").say)
+    gateway.writes("POST body: 'username=ana&password=hunter2'\n<auth><password>hunter2</password></auth>\n")
+    shown.exporter.follow()
+    assert host.took()["MESSAGE"] == "POST body: [removed]"
+    assert host.took()["MESSAGE"] == "<auth><password>[removed]</password></auth>"
+    host.socket.close()
+
+
 def test_nobody_waits_for_a_journal_that_is_full_or_away(gateway: Gateway, tmp_path: Path) -> None:
     host = HostJournal(tmp_path / "socket")
     journal = Journal("gw-1", "ocserv", tmp_path / "socket")

@@ -66,6 +66,13 @@ SPOKEN = (
     "export API_KEY={}",
     "ssl.private_key={}",
     "bearer {}",
+    "<password>{}</password></auth>",
+    "<auth><secondary_password>{}</secondary_password></auth>",
+    "<Password kind='1'>{}",
+    "<x:session-token><![CDATA[{}]]></x:session-token>",
+    "<session-token/><password value='{}'/>",
+    "<login secondary_password='{}'/>",
+    "POST body: 'username=ana&answer={}",
 )
 
 
@@ -103,6 +110,19 @@ def test_no_private_key_survives_and_neither_does_half_of_one(content: bytes, cu
             said = without_tokens("\n".join(part))
             assert content.hex() not in said
             assert content.hex()[::-1] not in said
+
+
+def test_the_end_of_a_password_with_which_a_log_begins_is_removed() -> None:
+    assert without_tokens("unter2</password></auth>'\nmore\n") == f"{REMOVED}</password></auth>'\nmore\n"
+
+
+def test_a_secret_on_a_line_of_its_own_is_removed_from_its_element() -> None:
+    assert without_tokens("<password>\nhunter2\n</password>") == f"<password>{REMOVED}</password>"
+
+
+def test_an_element_without_content_takes_nothing_behind_it_along() -> None:
+    said = without_tokens("<session-id/><auth><username>ana</username><password>hunter2</password></auth>")
+    assert said == f"<session-id/><auth><username>ana</username><password>{REMOVED}</password></auth>"
 
 
 @pytest.mark.parametrize("log", LOGS, ids=lambda path: path.name)
@@ -159,7 +179,10 @@ def test_the_same_client_is_the_same_word_in_every_snapshot_of_a_fleet(
     assert UNKEYED.without_addresses(f"from {address} to you") == f"from {LEFT_OUT} to you"
 
 
-@pytest.mark.parametrize("letter", ["a", "1", ":", "1.", "a:", "token", "a1-", "--", "://", "bearer "])
+@pytest.mark.parametrize(
+    "letter",
+    ["a", "1", ":", "1.", "a:", "token", "a1-", "--", "://", "bearer ", "<", "<password ", "<a>", "</"],
+)
 def test_a_line_of_any_length_takes_no_time(letter: str) -> None:
     line, began = letter * (65536 // len(letter)), time.process_time()
     KEYED.without_addresses(without_secrets(f"motd = {line}") + without_tokens(line))

@@ -2,7 +2,8 @@
 
 Whoever looks can ask for one slot, release
 or executable, and whatever ships the journal ships these, too. Nobody waits for the journal: lines that it
-does not take at once are dropped and counted, and are still in the instance's own file.
+does not take at once are dropped and counted, and are still in the instance's own file. Secrets are
+removed from lines with what a client has sent.
 """
 
 from collections import Counter
@@ -14,8 +15,11 @@ from prometheus_client.registry import Collector
 
 from activities.drivers.journald import SOCKET, Journald
 from activities.drivers.metrics.exporter import Running
+from policies.redaction import without_tokens
 
 LONGEST_LINE = 8192
+SENT = ("POST body:", "</", "assword")
+"""What a line has in which ocserv logs what a client sent; to search all lines would take a processor."""
 INFORMATION = 6
 """The priority of every line (syslog(3)): daemons do not say theirs in a form that all of them share."""
 
@@ -33,7 +37,7 @@ class Journal(Collector):
     def say(self, running: Running, line: str) -> None:
         """Hand on one line of this instance."""
         fields = {
-            "MESSAGE": _one_line(line.rstrip()[:LONGEST_LINE]),
+            "MESSAGE": _one_line(_without_passwords(line.rstrip()[:LONGEST_LINE])),
             "PRIORITY": INFORMATION,
             "SYSLOG_IDENTIFIER": f"{self._product}-{running.slot}",
             "VPN_GATEWAY": self._gateway,
@@ -55,6 +59,10 @@ class Journal(Collector):
         for outcome in ("taken", "dropped"):
             family.add_metric([outcome], self._counts[outcome])
         yield family
+
+
+def _without_passwords(line: str) -> str:
+    return without_tokens(line) if any(mark in line for mark in SENT) else line
 
 
 def _one_line(value: str) -> str:

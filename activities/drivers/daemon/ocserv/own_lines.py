@@ -12,6 +12,8 @@ ocserv logs the name of a login as the client sent it, before it reads a passwor
   never believed again, whichever process repeats it.
 - From level 4 on, ocserv logs the body of each POST, at most 498 bytes and a quote. Only its length shows
   where it ends. The worker has logged that before, in a header.
+
+In doubt a line is left out: a name whose end is not certain hides the lines of up to 128 bytes behind it.
 """
 
 import re
