@@ -6,6 +6,7 @@ uvicorn knows no peer of a unix socket, so its HTTP/1.1 protocol is asked for on
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -14,6 +15,10 @@ from orchestrator.crowd import Connections, crowd_of
 from orchestrator.request_heads import BoundedRequests
 
 AT_THE_SOCKET = "uid:"
+
+UNKNOWN_USERS = "an unknown user of this host"
+"""All users at the socket who are no person here: one user may have 65,536 numbers (subuid(5))."""
+
 PATIENCE_SECONDS = 5.0
 """How long a request may take to become whole, once or twice: who is slower is let go."""
 
@@ -30,8 +35,14 @@ class PeerProtocol(BoundedRequests):
     held: Connections
     """The server's own."""
 
+    is_known: Callable[[int], bool]
+    """Whether the user of that number at the socket is a person here; the server's own, and asks no file."""
+
     known = False
     """Whether it has shown who it is."""
+
+    origin = ""
+    """The client network that it comes from, or the user at the socket; all unknown users are one."""
 
     crowd = ""
     """Whose connection it is, as far as can be told: of many behind one address each is their own."""
@@ -53,8 +64,11 @@ class PeerProtocol(BoundedRequests):
             found = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             pid, uid, _ = _CREDENTIALS.unpack(found)
             self.client = (f"{AT_THE_SOCKET}{uid}", pid)
-            self.known = True
-        self.crowd = crowd_of(self.client[0]) if self.client is not None else ""
+            self.known = self.is_known(uid)
+            self.origin = self.client[0] if self.known else UNKNOWN_USERS
+        elif self.client is not None:
+            self.origin = crowd_of(self.client[0])
+        self.crowd = self.origin
         self.app_state[CONNECTION] = self
         self.held.take(self)
 

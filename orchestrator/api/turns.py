@@ -1,8 +1,8 @@
 """Turns: how many requests of callers that nobody knows yet are worked on at a time; the others wait.
 
 A request costs some milliseconds of the event loop, in a dozen pieces. Without turns the pieces of two
-hundred requests stand between two pieces of a hold. Callers whom the kernel names at the socket, and those
-who have shown who they are a while ago, need no turn. A turn begins when the request is whole, unless its
+hundred requests stand between two pieces of a hold. Root and people at the local socket, and callers who
+have shown who they are a while ago, need no turn. A turn begins when the request is whole, unless its
 route reads nothing before it knows who asks, and ends when that is clear. Client networks have turns one
 after the other, so a network with many requests delays another one by a single turn. A request whose
 connection ends while it waits is never worked on.

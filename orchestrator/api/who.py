@@ -10,7 +10,7 @@ from orchestrator.api.problems import NotLoggedIn
 from orchestrator.api.turns import TURN
 from orchestrator.crowd import crowd_of
 from orchestrator.service.service import Service
-from policies.model.errors import NotAllowed, NotOrdered, Unavailable
+from policies.model.errors import BadInput, NotAllowed, NotOrdered, Unavailable
 from policies.model.offer import Offer, Verb
 from policies.model.people import Caller
 
@@ -70,8 +70,9 @@ def let_go(request: Request) -> None:
 
 
 def crowd_asking(request: Request) -> str:
-    """Return the crowd that a stranger belongs to."""
-    return crowd_of(address_of(request))
+    """Return the crowd that a stranger belongs to; all unknown users of this host are one."""
+    connection = request.scope.get("state", {}).get(CONNECTION)
+    return connection.origin if isinstance(connection, PeerProtocol) else crowd_of(address_of(request))
 
 
 def address_of(request: Request) -> str:
@@ -80,28 +81,33 @@ def address_of(request: Request) -> str:
 
 
 async def _recognised(request: Request, service: Service) -> Caller:
-    limits, address = limits_of(request), address_of(request)
+    limits, address, crowd = limits_of(request), address_of(request), crowd_asking(request)
     shown = request.headers.get("authorization", "")
     if shown.lower().startswith(BEARER):
         secret = shown[len(BEARER) :].strip()
         try:
             return await service.caller_of_token(secret, address)
         except NotAllowed as refused:
-            limits.take(crowd_of(address), Kind.STRANGER)
+            limits.take(crowd, Kind.STRANGER)
             service.note_refused_token(address, refused)
             raise
         except Unavailable as silent:
-            limits.take(crowd_of(address), Kind.STRANGER)
+            limits.take(crowd, Kind.STRANGER)
             raise NotOrdered(str(silent), *silent.offers) from silent
     uid = uid_of(address)
     if uid is None:
-        limits.take(crowd_of(address), Kind.STRANGER)
+        limits.take(crowd, Kind.STRANGER)
         login, sentence = (
             Offer(verb=Verb.LOGIN),
             "say who you are: log in, show a token, or ask at the socket",
         )
         raise NotLoggedIn(sentence, login)
-    found = await service.caller_at_the_socket(uid)
+    try:
+        found = await service.caller_at_the_socket(uid)
+    except (NotAllowed, BadInput):
+        if not service.people.is_known(uid):
+            limits.take(crowd, Kind.STRANGER)
+        raise
     return found.model_copy(update={"address": address})
 
 

@@ -63,7 +63,8 @@ async def serving(
 ) -> AsyncIterator[None]:
     """Answer at these sockets for the length of the body; they are closed at its end."""
     app = whole(service, limits, watch, runbooks)
-    async with answering_at(app, *sockets, tls=tls, most=MOST_CONNECTIONS):
+    known = service.people.is_known
+    async with answering_at(app, *sockets, tls=tls, most=MOST_CONNECTIONS, is_known=known):
         yield
 
 
@@ -145,6 +146,8 @@ async def answering(settings: Settings, network: socket.socket | None) -> AsyncI
         held.push_async_callback(_deliver, service)  # refusals that were counted and not written
         delivering = asyncio.create_task(_keep_delivering(service))
         held.callback(delivering.cancel)
+        reading = asyncio.create_task(_keep_reading_people(service))
+        held.callback(reading.cancel)
         reporting = asyncio.create_task(keep_reporting(service, settings.reports))
         held.callback(reporting.cancel)
         upgrading = asyncio.create_task(keep_upgrading(service))
@@ -157,6 +160,13 @@ async def _keep_delivering(service: Service) -> None:
     while True:
         await asyncio.sleep(WRITE_SECONDS)
         await _deliver(service)
+
+
+async def _keep_reading_people(service: Service) -> None:
+    """Know the user numbers of people, however long the host takes to look them up."""
+    while True:
+        await service.read_people()
+        await asyncio.sleep(WRITE_SECONDS)
 
 
 async def _deliver(service: Service) -> None:

@@ -6,7 +6,7 @@ import os
 import resource
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
@@ -33,8 +33,15 @@ _log = logging.getLogger(__name__)
 class _Server(uvicorn.Server):
     """A server that leaves signals to the process it is part of, and waits for no slow handshake."""
 
-    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None, most: int) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        tls: ssl.SSLContext | None,
+        most: int,
+        is_known: Callable[[int], bool],
+    ) -> None:
         super().__init__(config)
+        self._is_known = is_known
         self._tls = tls
         self._most = most
         self._accepting: list[asyncio.Task[None]] = []
@@ -64,7 +71,7 @@ class _Server(uvicorn.Server):
 
     def _connection(self) -> asyncio.Protocol:
         made = PeerProtocol(self.config, self.server_state, self.lifespan.state.copy())
-        made.held = self._held
+        made.held, made.is_known = self._held, self._is_known
         return made
 
     @contextmanager
@@ -75,11 +82,16 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def answering_at(
-    application: ASGIApp, *sockets: socket.socket, tls: ssl.SSLContext | None, most: int
+    application: ASGIApp,
+    *sockets: socket.socket,
+    tls: ssl.SSLContext | None,
+    most: int,
+    is_known: Callable[[int], bool] = lambda _: False,
 ) -> AsyncIterator[None]:
     """Answer at these sockets for the length of the body; then they are closed.
 
     There are at most so many connections at once, and of TLS as many more whose handshake is not done.
+    Connections of users of this host are authenticated where `is_known` returns so of their number.
     """
     config = uvicorn.Config(
         application,
@@ -93,7 +105,7 @@ async def answering_at(
         timeout_keep_alive=KEPT_ALIVE_SECONDS,
         timeout_graceful_shutdown=2,
     )
-    server = _Server(config, tls, most)
+    server = _Server(config, tls, most, is_known)
     answering = asyncio.create_task(server.serve([*sockets]))
     try:
         while not (server.started or answering.done()):  # noqa: ASYNC110 - uvicorn tells it by a flag

@@ -25,8 +25,14 @@ RECOGNISING = 12
 RECOGNISERS = ThreadPoolExecutor(RECOGNISING, thread_name_prefix="recognise")
 """In which callers with a credential are recognised: one look-up each, which waits for no writer."""
 
+ROOT = ThreadPoolExecutor(1, thread_name_prefix="root")
+"""In which root is recognised at the local socket, who may hold and roll back."""
+
 NEIGHBOURS = ThreadPoolExecutor(2, thread_name_prefix="neighbour")
-"""In which callers at the local socket are recognised: from a file, whatever the ledger does."""
+"""In which people at the local socket are recognised: from a file, whatever the ledger does."""
+
+UNKNOWN_USERS = ThreadPoolExecutor(1, thread_name_prefix="unknown")
+"""In which all other users of this host are recognised, most of whom are refused."""
 
 AUTHORISERS = ThreadPoolExecutor(SAFE_THREADS, thread_name_prefix="authorise")
 """In which it is looked up who may hold or roll back."""
@@ -37,9 +43,10 @@ async def recognised(work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(RECOGNISERS, work)
 
 
-async def recognised_here(work: Callable[[], T]) -> T:
+async def recognised_here(work: Callable[[], T], *, is_root: bool, is_known: bool) -> T:
     """Return what the look-up of a caller at the local socket returns."""
-    return await asyncio.get_running_loop().run_in_executor(NEIGHBOURS, work)
+    threads = ROOT if is_root else NEIGHBOURS if is_known else UNKNOWN_USERS
+    return await asyncio.get_running_loop().run_in_executor(threads, work)
 
 
 async def authorised(work: Callable[[], T]) -> T:

@@ -56,6 +56,8 @@ class PeopleFile:
         self._file = Reread(path, People)
         self._provider: IdentityProvider | None = None
         self._one_provider = threading.Lock()
+        self._users = frozenset[int]()
+        """User numbers of people, as they were found last."""
 
     def people(self) -> People:
         """Return everybody who is known now.
@@ -87,6 +89,7 @@ class PeopleFile:
         if found is not None and uid == SUPERUSER:
             return found.model_copy(update={"grants": joined([found.grants, OF_ROOT])})
         if found is not None:
+            self._users |= {uid}
             return found
         if uid == SUPERUSER:
             return Caller(person=ROOT, grants=OF_ROOT, via=Via.CLI)
@@ -94,6 +97,22 @@ class PeopleFile:
             f"the system user {system_name(uid)} ({uid}) is nobody who is known here: "
             f"an administrator adds it to {self._path} under system_users"
         )
+
+    def is_known(self, uid: int) -> bool:
+        """Return whether root or a person had this user number when that was looked up last.
+
+        It asks no file. It decides only who waits for whom: `at_the_socket` decides who may do what.
+        """
+        return uid == SUPERUSER or uid in self._users
+
+    def read_users(self) -> None:
+        """Look up the user numbers of everybody in the file; this blocks for files, and for the host's users.
+
+        Raises:
+            BadInput: The file is wrong.
+        """
+        written = {user for one in self.people().people for user in one.system_users}
+        self._users = frozenset(found for user in written if (found := number_of(user)) is not None)
 
     def reading_for(self, token: str) -> Reading | None:
         """Have the provider's keys read where this ID token needs it; None where those held are enough."""
@@ -223,3 +242,13 @@ def system_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def number_of(user: str) -> int | None:
+    """Return the number of a user of the host, who is written by name or as `uid:` and the number."""
+    if user.startswith("uid:"):
+        return int(user.removeprefix("uid:"))
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None

@@ -57,7 +57,7 @@ from orchestrator.service.notices import NoticeService
 from orchestrator.service.one_person import KnownNames, one_person
 from orchestrator.service.page_logins import PageLogins
 from orchestrator.service.patience import AUTHORISERS, authorised, recognised, recognised_here
-from orchestrator.service.people import PeopleFile
+from orchestrator.service.people import SUPERUSER, PeopleFile
 from orchestrator.service.pins import pinned
 from orchestrator.service.planning import PlanService, PlanView
 from orchestrator.service.quarantine import QuarantineService, Returned
@@ -308,7 +308,8 @@ class Service:
             NotAllowed: Nobody who is known has it.
             BadInput: The file of people is wrong, and this is not root.
         """
-        return await recognised_here(partial(self.people.at_the_socket, uid))
+        look_up, is_known = partial(self.people.at_the_socket, uid), self.people.is_known(uid)
+        return await recognised_here(look_up, is_root=uid == SUPERUSER, is_known=is_known)
 
     def _note_use(self, token: str) -> None:
         """Write down beside the request that the token was used."""
@@ -324,6 +325,11 @@ class Service:
     def note_refused_token(self, caller_at: str, refused: NotAllowed) -> None:
         """Count a token that is good for nothing; the record has such refusals in sum."""
         self._refusals.note(Via.API, "token refused", caller_at, str(refused))
+
+    async def read_people(self) -> None:
+        """Have the user numbers of people known, by which their connections are told from those of others."""
+        with suppress(BadInput, OSError):  # of a file that is wrong, the version before it counts
+            await asyncio.to_thread(self.people.read_users)
 
     async def remember_people(self) -> None:
         """Have the ledger know by what each person of people.yaml is recognised, also who does nothing.
